@@ -1,0 +1,112 @@
+"""The public exceptions.
+
+    SupervisorError
+    ├── ConfigError           the configuration or the installation (exit 78)
+    ├── AlreadyRunning        another daemon holds state_dir (exit 75)
+    ├── NotRunning            no daemon answers on the control socket (exit 69)
+    ├── AccountUnavailable    a call could not be held any longer: state, failure, retry_at
+    ├── OutcomeUnknown        a call may or may not have taken effect; repeating it is the caller's decision
+    └── DeliveredUnseen       a message was delivered, but Telegram's copy of it could not be found
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class SupervisorError(Exception):
+    """The base of every exception that tg-supervisor raises itself."""
+
+
+class ConfigError(SupervisorError):
+    """Everything that is wrong with the configuration, all at once.
+
+    Args:
+        problems: one line each, as ``accounts.toml:12: accounts.support-bot.proxy: …``.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class AlreadyRunning(SupervisorError):
+    """Another daemon holds the state directory.
+
+    Args:
+        state_dir: the directory.
+        pid: the other daemon's process, where it could be read.
+    """
+
+    def __init__(self, state_dir: str, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"{state_dir} is in use by {holder}; stop it first (kill {pid or 'PID'})")
+        self.pid = pid
+
+
+class NotRunning(SupervisorError):
+    """No daemon answers on the control socket."""
+
+
+class AccountUnavailable(SupervisorError):
+    """A call was not made, or its answer did not come in time, because the account is not online.
+
+    Args:
+        account: the account's name.
+        state: its state, as `status` shows it.
+        failure: what last went wrong, or None.
+        retry_at: when it will be tried again by itself, or None.
+        why: what ended the wait, in words.
+    """
+
+    def __init__(
+        self,
+        account: str,
+        state: str,
+        failure: str | None = None,
+        retry_at: datetime | None = None,
+        why: str = "",
+    ) -> None:
+        parts = [f"{account} is {state}"]
+        if why:
+            parts.append(why)
+        if failure:
+            parts.append(f"last failure: {failure}")
+        if retry_at is not None:
+            parts.append(f"next try at {retry_at.isoformat(timespec='seconds')}")
+        super().__init__("; ".join(parts))
+        self.account = account
+        self.state = state
+        self.failure = failure
+        self.retry_at = retry_at
+
+
+class OutcomeUnknown(SupervisorError):
+    """The call was sent, its answer was lost with the MTProto session, and repeating it might do it twice.
+
+    Args:
+        account: the account's name.
+        method: the method, as ``messages.CreateChat``.
+    """
+
+    def __init__(self, account: str, method: str) -> None:
+        super().__init__(
+            f"{account}: {method} was sent, but its session was lost before the answer came; "
+            "check whether it took effect before calling it again"
+        )
+        self.account = account
+        self.method = method
+
+
+class DeliveredUnseen(SupervisorError):
+    """The message was delivered once, but Telegram's copy of it could not be found.
+
+    Args:
+        account: the account's name.
+        method: the method, as ``messages.SendMessage``.
+    """
+
+    def __init__(self, account: str, method: str) -> None:
+        super().__init__(f"{account}: {method} was delivered; its message could not be fetched. Do not send it again")
+        self.account = account
+        self.method = method

@@ -1,0 +1,207 @@
+"""What the parts know of each other: Protocols and the values that cross them.
+
+`daemon` wires the real parts together; the unit tests wire fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from supervisor.core.failure import Action, Evidence, Kind, Result, Row, Scope, State
+
+
+class Clock(Protocol):
+    """Both clocks: `now` for people (Unix time), `monotonic` for waiting. Seconds."""
+
+    def now(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """An account that Telegram limits, and that keeps running."""
+
+    error_id: str
+    frozen: bool
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSnapshot:
+    """What `status` shows of one account. Times are Unix times."""
+
+    name: str
+    state: State
+    since: float
+    path: str
+    user_id: int | None = None
+    is_bot: bool | None = None
+    limited: Limited | None = None
+    retry_at: float | None = None
+    incident: str | None = None
+    last_failure: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathSnapshot:
+    """What `status` shows of one path: a proxy or "direct"."""
+
+    name: str
+    state: str  # "ok" | "broken" | "unused"
+    accounts: int
+
+
+@dataclass(frozen=True, slots=True)
+class FloodRow:
+    """A wait that Telegram demanded. `peer` None stands for the whole method."""
+
+    account: str
+    method: str
+    peer: str | None
+    seen_at: float  # Unix time
+    seconds: float
+
+    @property
+    def until(self) -> float:
+        """The Unix time at which the wait ends."""
+        return self.seen_at + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """An incident as it is kept: open while `closed_at` is None."""
+
+    id: str
+    account: str | None
+    path: str
+    scope: Scope
+    kind: Kind
+    opened_at: float
+    closed_at: float | None = None
+    outcome: Result | None = None
+    last_action: Action | None = None
+    failures: int = 0
+    attempts: Mapping[str, int] = field(default_factory=dict)  # kind -> actions in a row, against the cap
+    backoff: Mapping[str, int] = field(default_factory=dict)  # kind -> exponent of the next delay
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """One sign-in, for the budget. `at` is a Unix time."""
+
+    account: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What the last run left behind."""
+
+    accounts: Mapping[str, AccountSnapshot] = field(default_factory=dict)
+    floods: Sequence[FloodRow] = ()
+    incidents: Sequence[IncidentRow] = ()
+    sign_ins: Sequence[SignIn] = ()
+
+
+class Recorder(Protocol):
+    """The recovery log's writing side.
+
+    The plain methods never block and never raise: they queue, and what does not fit is merged into rows
+    with a `count`. The coroutines return when what they were given is on disk, or when it cannot be
+    brought there (tried 3 times, then kept in memory and said in the log): recovery never stops for them.
+    """
+
+    def record(self, row: Row) -> None: ...
+
+    def incident(self, row: IncidentRow) -> None: ...
+
+    async def save_account(self, snapshot: AccountSnapshot) -> None: ...
+
+    async def save_flood(self, row: FloodRow) -> None: ...
+
+    async def save_sign_in(self, sign_in: SignIn) -> None: ...
+
+
+class LinkEvents(Protocol):
+    """What a link tells its owner, from the event loop."""
+
+    def link_lost(self, evidence: Evidence) -> None:
+        """The link is gone; told once for each link. Unanswered calls stay pending in the link."""
+
+    def link_overdue(self) -> None:
+        """Answers are overdue and nothing at all comes; nothing more should be sent for now."""
+
+    def link_answers(self, outstanding: int) -> None:
+        """The overdue link moves again; so many queries are unanswered."""
+
+
+class LinkFailed(Exception):
+    """An attempt to bring a link up failed."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        super().__init__(evidence.message)
+        self.evidence = evidence
+
+
+class RpcFailed(Exception):
+    """Telegram answered a query with an error. `sends`: how often the query had been sent by then."""
+
+    def __init__(self, code: int, text: str, method: str, sends: int = 1) -> None:
+        super().__init__(f"[{code} {text}] {method}")
+        self.code = code
+        self.text = text
+        self.method = method
+        self.sends = sends
+
+
+class SessionGone(Exception):
+    """The MTProto session that a query was sent in is lost. `sent`: the query may have taken effect."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the MTProto session of this query is gone")
+        self.sent = sent
+
+
+class Queries(Protocol):
+    """What can be known of a raw query by looking at it, and the installed library's exceptions."""
+
+    def method_name(self, query: Any) -> str: ...
+
+    def peer_key(self, query: Any) -> str | None: ...
+
+    def has_random_id(self, query: Any) -> bool: ...
+
+    def is_read_only(self, query: Any) -> bool: ...
+
+    def redraw_random_id(self, query: Any) -> None: ...
+
+    def rpc_evidence(self, code: int, text: str, query: Any, path: str) -> Evidence: ...
+
+    def rpc_exception(self, code: int, text: str, method: str) -> Exception: ...
+
+    def flood_wait(self, seconds: float, method: str) -> Exception: ...
+
+
+class Sender(Protocol):
+    """Where an admitted call goes."""
+
+    async def send(self, query: Any) -> Any:
+        """Send a query and wait for its answer, over as many links as that takes.
+
+        Raises:
+            RpcFailed: Telegram answered with an error.
+            SessionGone: the MTProto session was lost before the answer came.
+            LinkFailed: the server would not take the query.
+        """
+
+    async def find_delivered(self, query: Any) -> Any | None:
+        """The updates of a message that was delivered while its answer was lost; None if not found."""
+
+
+class Control(Protocol):
+    """What the control socket may ask of the daemon."""
+
+    def status(self) -> dict[str, Any]: ...
