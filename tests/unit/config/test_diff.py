@@ -1,0 +1,67 @@
+from dataclasses import replace
+from pathlib import Path
+
+from supervisor.config.diff import diff
+from supervisor.config.model import Account, Config, Proxy, Secret, Settings, Telegram
+from supervisor.core.failure import Kind, Override, Remedy, Scope
+
+BOT = Account("bot", bot_token=Secret("1:a"), proxies=("p",))
+USER = Account("user", phone=Secret("+4915112345678"))
+CONFIG = Config(
+    path=Path("/x/accounts.toml"),
+    telegram=Telegram(1, Secret("h")),
+    settings=Settings(Path("/x/state")),
+    proxies={"p": Proxy("p", "socks5", "h", 1)},
+    accounts={"bot": BOT, "user": USER},
+)
+
+
+def test_same() -> None:
+    """A configuration read again differs in nothing."""
+    result = diff(CONFIG, replace(CONFIG, accounts={"bot": replace(BOT), "user": replace(USER)}))
+    assert not result
+    assert result.unchanged == ("bot", "user")
+
+
+def test_accounts() -> None:
+    """Accounts are added, removed and changed by name, and what changed is told."""
+    changed = replace(BOT, plugins="bots", client={"workers": 4}, bot_token=Secret("1:b"))
+    result = diff(CONFIG, replace(CONFIG, accounts={"bot": changed, "new": Account("new")}))
+    assert (result.added, result.removed, result.unchanged) == (("new",), ("user",), ())
+    assert result.changed == {"bot": {"plugins", "client", "bot_token"}}
+    assert result.renamed == {}
+
+
+def test_renamed() -> None:
+    """An account that continues another's session by a new name is known as such."""
+    result = diff(CONFIG, replace(CONFIG, accounts={"bot": BOT, "boss": replace(USER, name="boss")}))
+    assert (result.added, result.removed, result.renamed) == (("boss",), ("user",), {"boss": "user"})
+
+
+def test_proxy() -> None:
+    """A proxy's new url changes the accounts that use it, and no other."""
+    result = diff(CONFIG, replace(CONFIG, proxies={"p": Proxy("p", "socks5", "h", 2)}))
+    assert result.changed == {"bot": {"proxies"}}
+    assert result.unchanged == ("user",)
+
+
+def test_telegram() -> None:
+    """Other credentials, or another server, change every account."""
+    result = diff(CONFIG, replace(CONFIG, telegram=Telegram(2, Secret("h"))))
+    assert result.changed == {"bot": {"telegram"}, "user": {"telegram"}}
+
+
+def test_settings_and_policies() -> None:
+    """Settings and judgements are compared apart from the accounts."""
+    result = diff(
+        CONFIG,
+        replace(
+            CONFIG,
+            settings=replace(CONFIG.settings, max_held=1),
+            overrides={"X": Override(Kind.AUTH, Remedy.FAIL, Scope.ACCOUNT)},
+        ),
+    )
+    assert result
+    assert result.settings == {"max_held"}
+    assert result.policies
+    assert not result.changed
