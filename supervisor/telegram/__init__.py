@@ -1,0 +1,1 @@
+"""The adapter to Telegram: the only package that imports Pyrogram, and only inside a running loop."""

@@ -1,0 +1,253 @@
+"""Dialling: a connected socket to Telegram, direct or through a proxy, or the true cause why not.
+
+The connection to a proxy is made here and its handshake told apart from it: a proxy that is gone, one that
+does not answer and one that refuses are three different failures. Nothing ever falls back to a direct dial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisor.core.failure import Evidence, Source
+from supervisor.ports import LinkFailed
+from supervisor.telegram import evidence
+
+MAX_HTTP_REPLY = 16_384
+MAX_LOGIN = 255  # characters of a SOCKS user name or password (RFC 1929)
+PROXY_SCHEMES = ("socks5", "socks4", "http")
+
+_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyAddress:
+    """Where a proxy is and how it knows us. `scheme` is one of `PROXY_SCHEMES`."""
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """Host and port, as messages show them."""
+        return host_port(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to one datacenter. `path` is "direct" or the proxy's name."""
+
+    path: str
+    host: str
+    port: int
+    proxy: ProxyAddress | None = None
+
+    @property
+    def where(self) -> str:
+        """Host and port of the datacenter, with the proxy's name where there is one."""
+        where = host_port(self.host, self.port)
+        return where if self.proxy is None else f"{where} through proxy {self.path}"
+
+
+def host_port(host: str, port: int) -> str:
+    """``127.0.0.1:4430``, ``[::1]:4430``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """`asyncio.timeout` that gives what lies in the socket's buffer its turn before it strikes.
+
+    After our own loop stood still, the timer and the answer come due in the same pass; the answer wins.
+
+    Args:
+        seconds: how long the body may take.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        # One pass of the loop reads sockets, then fires this timer; the next resumes the waiting task, then
+        # cancels it if it still waits. asyncio.timeout by itself would cancel it in the first.
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time()))
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+async def dial(route: Route, timeout: float) -> socket.socket:
+    """Connect a TCP socket to the datacenter, through the route's proxy where it has one.
+
+    Args:
+        route: the way.
+        timeout: seconds for each of: TCP including the name lookup, the proxy's handshake.
+
+    Raises:
+        LinkFailed: it cannot be reached; with the evidence.
+    """
+    proxy = route.proxy
+    if proxy is None:
+        return await _tcp(route, route.host, route.port, timeout)
+    sock = await _tcp(route, proxy.host, proxy.port, timeout)
+    try:
+        async with deadline(timeout):
+            await _handshake(sock, route, proxy, timeout)
+    except BaseException as exc:
+        sock.close()
+        if not isinstance(exc, Exception):
+            raise
+        if _is_deadline(exc):
+            doing = f"{proxy.scheme} handshake with {proxy.where}"
+            raise LinkFailed(_timed_out(route, timeout, "proxy", doing, exc)) from exc
+        found = evidence.from_exception(exc, step="proxy", path=route.path, where=proxy.where, through=True)
+        raise LinkFailed(found) from exc
+    return sock
+
+
+# --- TCP ---------------------------------------------------------------------------------------------------
+
+
+async def _tcp(route: Route, host: str, port: int, timeout: float) -> socket.socket:
+    where = about = host_port(host, port)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    doing = f"name lookup of {host}"
+    try:
+        async with deadline(timeout):
+            addresses = await _resolve(host, port)
+        doing = f"TCP to {where}"
+        return await _first(addresses, end)
+    except OSError as exc:
+        if _is_deadline(exc):
+            raise LinkFailed(_timed_out(route, timeout, "dial", doing, exc)) from exc
+        if isinstance(exc, socket.gaierror):
+            about = host
+        through = route.proxy is not None
+        found = evidence.from_exception(exc, step="dial", path=route.path, where=about, through=through)
+        raise LinkFailed(found) from exc
+
+
+async def _resolve(host: str, port: int) -> list[_Address]:
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        pass
+    else:  # an address needs no thread
+        return [(socket.AF_INET, (host, port))] if version == 4 else [(socket.AF_INET6, (host, port, 0, 0))]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as exc:  # a label too long for IDNA
+        raise socket.gaierror(socket.EAI_NONAME, str(exc)) from exc
+    return [(family, address) for family, _type, _proto, _name, address in found]
+
+
+async def _first(addresses: list[_Address], end: float) -> socket.socket:
+    """Connect to the first address that answers; each has its share of the time that is left."""
+    loop = asyncio.get_running_loop()
+    failed: OSError | None = None
+    for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:
+            async with deadline((end - loop.time()) / left):
+                return await _connect(family, address)
+        except OSError as exc:
+            exc.__context__ = failed
+            failed = exc
+    raise failed or socket.gaierror(socket.EAI_NONAME, "the name has no address")
+
+
+async def _connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_deadline(exc: BaseException) -> bool:
+    return isinstance(exc, TimeoutError) and exc.errno is None  # with an errno it is the kernel's ETIMEDOUT
+
+
+def _timed_out(route: Route, timeout: float, step: str, doing: str, exc: BaseException) -> Evidence:
+    message = f"timed out after {timeout:g} s: {doing}"
+    cause = evidence.causes(exc)
+    if route.proxy is None:
+        return Evidence(Source.SOCKET, message, step=step, path=route.path, cause=cause)
+    return Evidence(Source.PROXY, f"proxy {route.path}: {message}", step=step, path=route.path, cause=cause)
+
+
+# --- proxies -----------------------------------------------------------------------------------------------
+
+
+class _Connected:
+    """Hands python-socks a socket that is connected to the proxy already, as if by a proxy before it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def connect(self, **_: object) -> socket.socket:
+        return self._sock
+
+
+async def _handshake(sock: socket.socket, route: Route, proxy: ProxyAddress, timeout: float) -> None:
+    if proxy.scheme == "http":
+        await _http_connect(sock, route, proxy)
+        return
+    if any(
+        not text.isascii() or len(text) > MAX_LOGIN for text in (proxy.username or "", proxy.password or "")
+    ):
+        raise _refused(route, f"a {proxy.scheme} login is ASCII, at most {MAX_LOGIN} characters")
+    import python_socks
+    from python_socks.async_.asyncio import Proxy
+
+    kind = {"socks5": python_socks.ProxyType.SOCKS5, "socks4": python_socks.ProxyType.SOCKS4}[proxy.scheme]
+    forward: Any = _Connected(sock)
+    client = Proxy(kind, proxy.host, proxy.port, proxy.username, proxy.password, rdns=True, forward=forward)
+    # Ours strikes first; without a number python-socks takes 60 s.
+    await client.connect(route.host, route.port, timeout=timeout * 2)
+
+
+async def _http_connect(sock: socket.socket, route: Route, proxy: ProxyAddress) -> None:
+    """CONNECT (RFC 9110, 9.3.6). Ours, because python-socks takes the first segment for the whole reply."""
+    loop = asyncio.get_running_loop()
+    target = host_port(route.host, route.port)
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if proxy.username:
+        login = f"{proxy.username}:{proxy.password or ''}".encode()
+        request += f"Proxy-Authorization: Basic {b64encode(login).decode()}\r\n"
+    await loop.sock_sendall(sock, f"{request}\r\n".encode())
+    reply = bytearray()
+    while b"\r\n\r\n" not in reply:
+        # What follows the reply would be Telegram's, but it speaks only after us: nothing is lost here.
+        chunk = await loop.sock_recv(sock, 4096)
+        reply += chunk
+        if not chunk or len(reply) > MAX_HTTP_REPLY:
+            raise _refused(route, evidence.CLOSED if not chunk else "no HTTP reply")
+    version, _, rest = reply.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+    status, _, reason = rest.partition(" ")
+    if not version.startswith("HTTP/") or not status.isdecimal():
+        raise _refused(route, "no HTTP reply")
+    if not 200 <= int(status) <= 299:
+        raise _refused(route, reason.strip(), int(status))
+
+
+def _refused(route: Route, text: str, code: int | None = None) -> LinkFailed:
+    message, context = evidence.proxy_reply(route.path, "http", code, text)
+    return LinkFailed(
+        Evidence(Source.PROXY, message, code=code, step="proxy", path=route.path, context=context)
+    )
