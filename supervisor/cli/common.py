@@ -1,0 +1,95 @@
+"""What all commands share: the options that are taken before and after the command, exit codes, the state directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ExitCode(IntEnum):
+    """How a command ended (PRODUCT.md); from 64 on they are those of sysexits.h."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_RUNNING = 69
+    TRY_LATER = 75
+    LOGIN_NEEDED = 77
+    CONFIG = 78
+    INTERRUPTED = 130  # 128 + SIGINT
+    PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+@dataclass(slots=True)
+class Options:
+    """The options common to all commands, as given on either side of the command."""
+
+    config: Path | None = None
+    as_json: bool = False
+    no_color: bool = False
+    debug: bool = False
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration: as given, else $TG_SUPERVISOR_CONFIG, else ./accounts.toml."""
+        return self.config or Path(os.environ.get("TG_SUPERVISOR_CONFIG") or "accounts.toml")
+
+    @property
+    def color(self) -> bool:
+        """Whether stdout is coloured: a terminal, and nobody has asked for none."""
+        return sys.stdout.isatty() and not self.no_color and not os.environ.get("NO_COLOR")
+
+    def state_dir(self) -> Path:
+        """The state directory, without a look at anything else in the file.
+
+        Raises:
+            ConfigError: the file cannot be read, or names no usable directory.
+        """
+        from supervisor.config.load import load_state_dir
+
+        return load_state_dir(self.config_path)
+
+
+def options(command: F) -> F:
+    """Add the common options to a command; it reads them with ``click.pass_obj``."""
+    for declare in reversed(_DECLARED):
+        command = declare(command)
+    return command
+
+
+def say(text: str) -> None:
+    """Tell the operator something that is not data."""
+    click.echo(text, err=True)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value and param.name is not None:
+        setattr(ctx.ensure_object(Options), param.name, value)
+
+
+_DECLARED = (
+    click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        callback=_keep,
+        expose_value=False,
+        help="The configuration [default: $TG_SUPERVISOR_CONFIG, else ./accounts.toml].",
+    ),
+    click.option("--json", "as_json", is_flag=True, callback=_keep, expose_value=False, help="Print JSON."),
+    click.option(
+        "--no-color", is_flag=True, callback=_keep, expose_value=False, help="No colours; as NO_COLOR=1."
+    ),
+    click.option(
+        "-v", "--debug", is_flag=True, callback=_keep, expose_value=False, help="Say more, on stderr."
+    ),
+)

@@ -1,0 +1,135 @@
+"""The tables of recovery.db, as numbered steps; each is applied once, in a transaction of its own.
+
+A step is never edited after a release: a change is a new step. `user_version` holds the number of the last one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from supervisor.errors import ConfigError
+
+_V1 = """
+CREATE TABLE failures (             -- the recovery log: one row per failure, and one that closes the incident
+    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used twice, so that readers can follow it
+    at REAL NOT NULL,               -- Unix times
+    last_at REAL NOT NULL,          -- of the last failure merged into the row
+    incident TEXT,
+    account TEXT,
+    path TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    error_id TEXT,
+    error_code INTEGER,
+    message TEXT NOT NULL,
+    method TEXT,
+    action TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    delay REAL NOT NULL,            -- seconds
+    outcome TEXT NOT NULL,
+    duration REAL,                  -- seconds
+    cause TEXT,                     -- JSON: [outermost, …, innermost]
+    traceback TEXT,
+    context TEXT,                   -- JSON: [[key, value], …]
+    count INTEGER NOT NULL,         -- how many failures the row stands for
+    resolved_at REAL                -- by the incident's recovery or by a person
+);
+CREATE INDEX failures_at ON failures (at);
+CREATE INDEX failures_account ON failures (account, at);
+CREATE INDEX failures_unresolved ON failures (id) WHERE resolved_at IS NULL;
+CREATE INDEX failures_of_incident ON failures (incident) WHERE resolved_at IS NULL AND incident IS NOT NULL;
+
+CREATE TABLE incidents (
+    id TEXT PRIMARY KEY,
+    account TEXT,
+    path TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    opened_at REAL NOT NULL,
+    closed_at REAL,                 -- NULL: open
+    outcome TEXT,
+    last_action TEXT,
+    failures INTEGER NOT NULL,
+    attempts TEXT NOT NULL,         -- JSON: {kind: actions in a row}
+    backoff TEXT NOT NULL           -- JSON: {kind: exponent of the next delay}
+) WITHOUT ROWID;
+CREATE INDEX incidents_open ON incidents (opened_at) WHERE closed_at IS NULL;
+CREATE INDEX incidents_closed ON incidents (closed_at) WHERE closed_at IS NOT NULL;
+
+CREATE TABLE accounts (             -- the last snapshot of each
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since REAL NOT NULL,
+    path TEXT NOT NULL,
+    user_id INTEGER,
+    is_bot INTEGER,
+    limited TEXT,                   -- JSON: [error_id, frozen, since]
+    retry_at REAL,
+    incident TEXT,
+    last_failure TEXT               -- JSON: the columns of a row of failures, without its id
+) WITHOUT ROWID;
+
+CREATE TABLE floods (               -- the waits that Telegram demanded
+    account TEXT NOT NULL,
+    method TEXT NOT NULL,
+    peer TEXT NOT NULL,             -- '': the whole method
+    seen_at REAL NOT NULL,
+    seconds REAL NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (account, method, peer)
+) WITHOUT ROWID;
+
+CREATE TABLE sign_ins (account TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX sign_ins_at ON sign_ins (at);
+
+CREATE TABLE meta (                 -- of the last daemon: pid, started_at, heartbeat_at, stopped_at
+    key TEXT PRIMARY KEY,
+    value
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+SCHEMA = len(MIGRATIONS)
+
+
+def version(db: sqlite3.Connection) -> int:
+    """The number of the last step that was applied."""
+    number: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return number
+
+
+def check_not_newer(db: sqlite3.Connection, path: str) -> None:
+    """Refuse a recovery.db that a later release has written.
+
+    Raises:
+        ConfigError: it is newer than this program.
+    """
+    found = version(db)
+    if found > SCHEMA:
+        problem = (
+            f"{path}: written by a newer tg-supervisor (schema {found}, this one knows {SCHEMA}); "
+            "install that version again, or move the file away to begin a new log"
+        )
+        raise ConfigError([problem])
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring the tables up to date. A step that fails leaves the file as it was before that step.
+
+    Args:
+        db: a connection in autocommit mode (``isolation_level=None``).
+        path: the file, for messages.
+
+    Raises:
+        ConfigError: the file is newer than this program.
+    """
+    check_not_newer(db, path)
+    for number in range(version(db) + 1, SCHEMA + 1):
+        # executescript would commit first; the transaction is part of the script, so that all of it counts or nothing.
+        script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[number - 1]}\nPRAGMA user_version = {number};\nCOMMIT;"
+        try:
+            db.executescript(script)
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,206 @@
+"""The reading side of recovery.db: plain sqlite3, read-only, beside a running daemon or without one.
+
+The commands that read stand on this: nothing here imports asyncio.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from supervisor.core.failure import Kind
+from supervisor.errors import SupervisorError
+from supervisor.ports import AccountSnapshot, Saved
+from supervisor.record import rows
+from supervisor.record.migrations import check_not_newer, version
+
+_BUSY = 5.0  # s; readers wait for the writer only while it makes the file or recovers it after a crash
+_DAY = 86_400.0
+
+
+class RecordUnreadable(SupervisorError):
+    """recovery.db cannot be read, or not be written by `resolve`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which rows of the log are asked for; what is None does not matter.
+
+    Args:
+        account: a name or a pattern, as ``support-*``.
+        kind: of the failure.
+        since: Unix time.
+        unresolved: only what neither a recovery nor a person has dealt with.
+        after_id: only rows with higher numbers.
+    """
+
+    account: str | None = None
+    kind: Kind | None = None
+    since: float | None = None
+    unresolved: bool = False
+    after_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAccount:
+    """An account as it was last saved, and its last failure's number in the log."""
+
+    snapshot: AccountSnapshot
+    failure_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last daemon. Unix times; `stopped_at` is None while it runs, and if it never came to stop cleanly."""
+
+    pid: int
+    started_at: float
+    heartbeat_at: float
+    stopped_at: float | None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """recovery.db, read-only; None where there is none yet.
+
+    Raises:
+        ConfigError: it was written by a newer release.
+        RecordUnreadable: it, or a query inside the ``with``, cannot be read.
+    """
+    if not _exists(path):
+        yield None
+        return
+    with _told(path), closing(_connect(path, "ro")) as db:
+        check_not_newer(db, str(path))
+        yield db if version(db) else None
+
+
+def log_rows(db: sqlite3.Connection, wanted: LogFilter, limit: int = 100) -> list[rows.LogRow]:
+    """The newest rows that match, oldest first. With `after_id`: the next rows after it."""
+    conditions, values = _conditions(wanted)
+    order = "ASC" if wanted.after_id is not None else "DESC"
+    # Only the conditions' own fixed texts are put into the statement; what was asked for goes in as values.
+    statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY id {order} LIMIT ?"
+    found = [rows.failure_row(row) for row in db.execute(statement, (*values, limit))]
+    return found if order == "ASC" else found[::-1]
+
+
+def newest_id(db: sqlite3.Connection) -> int:
+    """The number of the newest row; 0 where there is none."""
+    found: int = db.execute("SELECT coalesce(max(id), 0) FROM failures").fetchone()[0]
+    return found
+
+
+def accounts(db: sqlite3.Connection) -> list[SavedAccount]:
+    """The accounts of the last run, by name."""
+    number = "SELECT max(id) FROM failures WHERE account = ? AND at <= ? AND last_at >= ? AND outcome <> 'recovered'"
+    found = []
+    for row in db.execute("SELECT * FROM accounts ORDER BY name"):
+        snapshot = rows.account_snapshot(row)
+        failure = snapshot.last_failure
+        failure_id = None
+        if failure is not None:
+            failure_id = db.execute(number, (snapshot.name, failure.at, failure.at)).fetchone()[0]
+        found.append(SavedAccount(snapshot, failure_id))
+    return found
+
+
+def last_run(db: sqlite3.Connection) -> LastRun | None:
+    """The last daemon that wrote here."""
+    meta = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
+    if "pid" not in meta:
+        return None
+    return LastRun(meta["pid"], meta["started_at"], meta["heartbeat_at"], meta["stopped_at"])
+
+
+def saved(path: Path, now: float) -> Saved:
+    """What the next start goes on from: accounts, open incidents, waits still running, sign-ins of the last day.
+
+    Args:
+        path: recovery.db.
+        now: Unix time.
+
+    Raises:
+        ConfigError: it was written by a newer release.
+        RecordUnreadable: it cannot be read.
+    """
+    with opened(path) as db:
+        if db is None:
+            return Saved()
+        # Where the clock went back, a wait lies in the future and still counts.
+        floods = db.execute("SELECT * FROM floods WHERE until > ?", (now,))
+        incidents = db.execute("SELECT * FROM incidents WHERE closed_at IS NULL ORDER BY opened_at")
+        sign_ins = db.execute("SELECT * FROM sign_ins WHERE at > ? ORDER BY at", (now - _DAY,))
+        return Saved(
+            accounts={found.snapshot.name: found.snapshot for found in accounts(db)},
+            floods=[rows.flood_row(row) for row in floods],
+            incidents=[rows.incident_row(row) for row in incidents],
+            sign_ins=[rows.sign_in_row(row) for row in sign_ins],
+        )
+
+
+def resolve(path: Path, row_id: int, now: float) -> bool:
+    """Mark a row as dealt with, beside a running daemon too; the one write that is not the daemon's.
+
+    Args:
+        path: recovery.db.
+        row_id: the row's number.
+        now: Unix time.
+
+    Returns:
+        Whether there is such a row.
+
+    Raises:
+        ConfigError: the file was written by a newer release.
+        RecordUnreadable: it cannot be written.
+    """
+    if not _exists(path):
+        return False
+    with _told(path), closing(_connect(path, "rw")) as db:
+        check_not_newer(db, str(path))
+        statement = "UPDATE failures SET resolved_at = coalesce(resolved_at, ?) WHERE id = ?"
+        return version(db) > 0 and db.execute(statement, (now, row_id)).rowcount > 0
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise RecordUnreadable(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise RecordUnreadable(f"{path}: {error}") from error
+
+
+def _conditions(wanted: LogFilter) -> tuple[str, list[object]]:
+    asked: list[tuple[str, object]] = []
+    if wanted.account is not None:
+        pattern = any(sign in wanted.account for sign in "*?[")
+        asked.append(("account GLOB ?" if pattern else "account = ?", wanted.account))
+    if wanted.kind is not None:
+        asked.append(("kind = ?", wanted.kind.value))
+    if wanted.since is not None:
+        asked.append(("at >= ?", wanted.since))
+    if wanted.after_id is not None:
+        asked.append(("id > ?", wanted.after_id))
+    conditions = [text for text, _ in asked] or ["TRUE"]
+    if wanted.unresolved:
+        # An attempt whose incident was merged away has no recovery that could resolve it: its rows don't ask for one.
+        conditions.append("resolved_at IS NULL AND NOT (outcome = 'retrying' AND incident IS NULL)")
+    return " AND ".join(conditions), [value for _, value in asked]

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.control import address
+from supervisor.control.client import ControlClient
+from supervisor.control.protocol import SOCKET, ControlError
+from supervisor.control.server import ROUTES, ControlServer, Route
+from supervisor.errors import ConfigError, NotRunning
+from supervisor.ports import Control
+
+
+class Daemon:
+    """Stands in for the daemon."""
+
+    def __init__(self) -> None:
+        self.accounts: list[dict[str, Any]] = [{"name": "support-bot", "state": "online"}]
+
+    def status(self) -> dict[str, Any]:
+        return {"schema": 1, "accounts": self.accounts}
+
+
+def refuse(_: Control, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    raise ControlError("unknown_account", "no account is called x", retryable=True, context=body, status=404)
+
+
+async def slow(_: Control, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    await asyncio.sleep(body.get("seconds", 0.0))
+    return {"slept": True}
+
+
+def broken(_: Control, __: Mapping[str, Any]) -> Mapping[str, Any]:
+    raise RuntimeError("secret 123456:TOKEN")
+
+
+MORE = (*ROUTES, Route("POST", "pause", refuse), Route("POST", "slow", slow), Route("POST", "broken", broken))
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def temporary_files() -> int:
+    return len(list(Path("/tmp").glob("tgs-*")))
+
+
+async def ask(client: ControlClient, *args: Any) -> dict[str, Any]:
+    return await asyncio.to_thread(client.request, *args)
+
+
+async def test_status_crosses_the_socket(tmp_path: Path) -> None:
+    """The client gets the object that the daemon gave, non-ASCII names included."""
+    daemon = Daemon()
+    daemon.accounts.append({"name": "поддержка"})
+    async with ControlServer(tmp_path / SOCKET, daemon):
+        assert await asyncio.to_thread(ControlClient(tmp_path).status) == daemon.status()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_path_longer_than_the_kernel_takes_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """A state directory 300 bytes deep has its socket in it, with /proc and without, and leaves nothing behind."""
+    if linked:
+        monkeypatch.setattr(address, "_FDS", Path("/nowhere"))
+    state_dir = tmp_path.joinpath(*["a" * 50] * 6)
+    state_dir.mkdir(parents=True)
+    before = open_files(), temporary_files()
+    with address.short(state_dir / SOCKET) as name:
+        assert len(name) <= 103
+    assert (open_files(), temporary_files()) == before
+    async with ControlServer(state_dir / SOCKET, Daemon()):
+        assert stat.S_ISSOCK((state_dir / SOCKET).stat().st_mode)
+        assert (await ask(ControlClient(state_dir), "GET", "status"))["schema"] == 1
+    assert not (state_dir / SOCKET).exists()
+
+
+async def test_the_socket_is_the_owners_alone(tmp_path: Path) -> None:
+    """control.sock is 0600."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        assert stat.S_IMODE((tmp_path / SOCKET).stat().st_mode) == 0o600
+
+
+async def test_a_dead_daemons_socket_is_replaced(tmp_path: Path) -> None:
+    """A socket that a killed daemon left is no hindrance, and until then nobody takes it for a running one."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / SOCKET))
+        dead.listen()
+    with pytest.raises(NotRunning):
+        ControlClient(tmp_path).status()
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        assert (await ask(ControlClient(tmp_path), "GET", "status"))["schema"] == 1
+
+
+async def test_what_is_no_socket_is_not_deleted(tmp_path: Path) -> None:
+    """A file in the socket's place is named as a problem, and stays."""
+    (tmp_path / SOCKET).write_text("precious")
+    with pytest.raises(ConfigError, match="in the way"):
+        async with ControlServer(tmp_path / SOCKET, Daemon()):
+            pass
+    assert (tmp_path / SOCKET).read_text() == "precious"
+
+
+def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
+    """No socket, or no directory, is NotRunning with the path that was tried."""
+    for state_dir in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(NotRunning, match=r"control\.sock"):
+            ControlClient(state_dir).status()
+
+
+async def test_a_refusal_arrives_as_it_was_raised(tmp_path: Path) -> None:
+    """Code, message, retryable and context of an error are the daemon's own."""
+    async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
+        with pytest.raises(ControlError, match="no account is called x") as refused:
+            await ask(ControlClient(tmp_path), "POST", "pause", {"account": "x"})
+    error = refused.value
+    assert (error.code, error.retryable, error.context) == ("unknown_account", True, {"account": "x"})
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "code"),
+    [
+        ("POST", "resume", "unknown_command"),
+        ("POST", "status", "wrong_method"),
+        ("POST", "broken", "internal"),
+    ],
+)
+async def test_every_error_is_json(tmp_path: Path, method: str, name: str, code: str) -> None:
+    """Unknown commands, wrong methods and the daemon's own faults have a code, and tell nothing of the inside."""
+    async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
+        with pytest.raises(ControlError) as refused:
+            await ask(ControlClient(tmp_path), method, name)
+    assert refused.value.code == code
+    assert "TOKEN" not in str(refused.value)
+
+
+async def test_a_body_must_be_an_object(tmp_path: Path) -> None:
+    """What is no JSON object is refused before the command sees it."""
+    async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
+        with pytest.raises(ControlError, match="no JSON object") as refused:
+            await ask(ControlClient(tmp_path), "POST", "slow", [1])
+    assert refused.value.code == "bad_request"
+
+
+async def test_a_daemon_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    """After the timeout the client gives up and says that another try may succeed."""
+    async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
+        with pytest.raises(ControlError) as late:
+            await ask(ControlClient(tmp_path, timeout=0.2), "POST", "slow", {"seconds": 5})
+    assert (late.value.code, late.value.retryable) == ("timeout", True)
+
+
+async def test_stopping_does_not_wait_for_a_slow_request(tmp_path: Path) -> None:
+    """A request in flight holds up the daemon's stop by a second or so, not by its own length."""
+    async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
+        request = asyncio.create_task(ask(ControlClient(tmp_path, 20.0), "POST", "slow", {"seconds": 15}))
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 4
+    with pytest.raises((NotRunning, ControlError)):
+        await request
+
+
+async def test_hundred_clients_at_once_are_answered(tmp_path: Path) -> None:
+    """Many commands at the same time each get their answer."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        answers = await asyncio.gather(*(ask(ControlClient(tmp_path), "GET", "status") for _ in range(100)))
+    assert all(answer["schema"] == 1 for answer in answers)
+
+
+def test_asking_imports_no_event_loop() -> None:
+    """The client's end loads neither asyncio nor aiohttp."""
+    check = "import sys, supervisor.control.client; print(*({'asyncio', 'aiohttp', 'pyrogram'} & set(sys.modules)))"
+    root = Path(__file__).parents[3]
+    found = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert found.stdout.strip() == ""

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.failure import Kind, Result, State
+from supervisor.errors import ConfigError
+from supervisor.ports import AccountSnapshot, Saved
+from supervisor.record import queries
+from supervisor.record.files import prepare
+from supervisor.record.migrations import MIGRATIONS, SCHEMA, migrate
+from supervisor.record.queries import LogFilter, RecordUnreadable
+from supervisor.record.store import Store, StoreSettings
+from tests.unit.record.conftest import NOW, MakeRow
+
+
+@pytest.fixture
+async def filled(db: Path, make_row: MakeRow) -> Path:
+    async with Store.open(db) as store:
+        for number in range(6):
+            store.record(
+                make_row(at=NOW + number, account=("support-1", "sales")[number % 2], incident=f"i-{number}")
+            )
+        store.record(make_row(at=NOW + 6, account="support-2", kind=Kind.PROXY, incident="i-6"))
+        store.record(
+            make_row(at=NOW + 7, account="support-2", outcome=Result.RECOVERED, incident="i-6", duration=1.0)
+        )
+        store.record(make_row(at=NOW + 8, account=None, outcome=Result.RAISED))
+    return db
+
+
+def ids(path: Path, wanted: LogFilter, limit: int = 100) -> list[int]:
+    with queries.opened(path) as db:
+        assert db is not None
+        return [found.id for found in queries.log_rows(db, wanted, limit)]
+
+
+def test_the_newest_rows_come_last(filled: Path) -> None:
+    """A limit takes the newest rows, and shows them oldest first."""
+    assert ids(filled, LogFilter(), 3) == [7, 8, 9]
+
+
+def test_rows_are_found_by_account_pattern_kind_and_time(filled: Path) -> None:
+    """Each filter narrows what the others leave."""
+    assert ids(filled, LogFilter(account="sales")) == [2, 4, 6]
+    assert ids(filled, LogFilter(account="support-*")) == [1, 3, 5, 7, 8]
+    assert ids(filled, LogFilter(account="support-*", kind=Kind.PROXY)) == [7]
+    assert ids(filled, LogFilter(since=NOW + 4)) == [5, 6, 7, 8, 9]
+    assert ids(filled, LogFilter(account="s' OR 1=1 --")) == []
+
+
+def test_rows_can_be_followed(filled: Path) -> None:
+    """`after_id` gives the next rows, oldest first, also where more than the limit have come."""
+    assert ids(filled, LogFilter(after_id=6), 2) == [7, 8]
+    with queries.opened(filled) as db:
+        assert db is not None
+        assert queries.newest_id(db) == 9
+
+
+def test_unresolved_rows_are_those_that_nobody_dealt_with(filled: Path) -> None:
+    """A recovered incident's rows and those that a person marked are left out; the rest stays."""
+    assert ids(filled, LogFilter(unresolved=True)) == [1, 2, 3, 4, 5, 6, 9]
+    assert queries.resolve(filled, 9, 5.0)
+    assert queries.resolve(filled, 9, 6.0)
+    assert not queries.resolve(filled, 99, 5.0)
+    assert ids(filled, LogFilter(unresolved=True)) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_resolving_works_beside_a_running_daemon(db: Path, make_row: MakeRow) -> None:
+    """A row is marked while the daemon writes, and neither of the two fails."""
+    async with Store.open(db, StoreSettings(batch_seconds=0.001)) as store:
+        for number in range(100):
+            store.record(make_row())
+            await store.save_account(AccountSnapshot("a", State.ONLINE, float(number), "direct"))
+            assert queries.resolve(db, number + 1, 5.0)
+    assert ids(db, LogFilter(unresolved=True)) == []
+
+
+async def test_accounts_come_with_their_failures_number(db: Path, make_row: MakeRow) -> None:
+    """The last run's snapshot tells under which number `log` shows its last failure."""
+    failure = make_row(at=NOW + 1)
+    async with Store.open(db) as store:
+        store.record(make_row(at=NOW))
+        store.record(failure)
+        await store.save_account(
+            AccountSnapshot("support-bot", State.FAILED, 1.0, "de1", last_failure=failure)
+        )
+        await store.save_account(AccountSnapshot("other", State.ONLINE, 1.0, "direct"))
+    with queries.opened(db) as reader:
+        assert reader is not None
+        other, support = queries.accounts(reader)
+    assert (other.snapshot.name, other.failure_id) == ("other", None)
+    assert (support.failure_id, support.snapshot.last_failure) == (2, failure)
+
+
+def test_without_a_file_there_is_nothing(db: Path) -> None:
+    """Before the first run reading gives nothing and creates nothing."""
+    with queries.opened(db) as reader:
+        assert reader is None
+    assert queries.saved(db, NOW) == Saved()
+    assert not queries.resolve(db, 1, NOW)
+    assert not db.exists()
+
+
+def test_readers_cannot_write(filled: Path) -> None:
+    """A reading connection refuses to change the file."""
+    with pytest.raises(RecordUnreadable, match="readonly"), queries.opened(filled) as db:
+        assert db is not None
+        db.execute("DELETE FROM failures")
+
+
+def test_a_damaged_file_is_said_in_one_sentence(db: Path) -> None:
+    """What is no database is reported with its path, not as an sqlite3 exception."""
+    db.write_bytes(b"no database" * 1000)
+    with pytest.raises(RecordUnreadable, match=r"recovery\.db: file is not a database"), queries.opened(db):
+        pass
+
+
+def test_a_newer_file_is_refused(filled: Path) -> None:
+    """Readers, too, refuse a file whose tables they do not know."""
+    with closing(sqlite3.connect(filled)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    with pytest.raises(ConfigError, match="newer"), queries.opened(filled):
+        pass
+
+
+def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
+    """A question mark, a hash or a percent sign in the path does not end the file's name."""
+    folder = tmp_path / "a?b#c%20d"
+    folder.mkdir()
+    prepare(folder / "recovery.db")
+    with queries.opened(folder / "recovery.db") as db:
+        assert db is not None
+        assert queries.newest_id(db) == 0
+
+
+def test_a_migration_counts_as_a_whole_or_not_at_all(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that fails half-way leaves neither its tables nor its number; those before it stay."""
+    monkeypatch.setattr("supervisor.record.migrations.SCHEMA", len(MIGRATIONS) + 1)
+    monkeypatch.setattr(
+        "supervisor.record.migrations.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE half (x); SELECT nonsense;")
+    )
+    with closing(sqlite3.connect(db, isolation_level=None)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="nonsense"):
+            migrate(connection, "recovery.db")
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchone() is None
+        assert not connection.in_transaction
+
+
+def test_migrating_twice_changes_nothing(filled: Path) -> None:
+    """A file that is up to date keeps its rows."""
+    prepare(filled)
+    assert len(ids(filled, LogFilter())) == 9
+
+
+def test_reading_imports_no_event_loop() -> None:
+    """Importing the reading side loads neither asyncio nor a client library."""
+    check = "import sys, supervisor.record.queries; print(*({'asyncio', 'aiosqlite', 'pyrogram'} & set(sys.modules)))"
+    root = Path(__file__).parents[3]
+    found = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert found.stdout.strip() == ""
+
+
+async def test_counts_of_merged_rows_come_back(db: Path, make_row: MakeRow) -> None:
+    """A merged row is read back with its count."""
+    async with Store.open(db) as store:
+        store.record(replace(make_row(), count=7))
+    with queries.opened(db) as reader:
+        assert reader is not None
+        assert [found.row.count for found in queries.log_rows(reader, LogFilter())] == [7]
