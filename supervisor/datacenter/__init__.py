@@ -1,0 +1,33 @@
+"""A local Telegram datacenter: the server side of MTProto 2.0 over TCP, with scripted faults.
+
+For tests, rehearsals and benchmarks. It is strict: what Telegram would refuse is refused, and a method that it doesn't
+serve fails loudly and is recorded in `Datacenter.seen.unknown_methods`.
+
+    async with Datacenter(latency=0.08) as dc:
+        bot = dc.add_bot()
+        dc.faults.add(Fault("rpc_error", method="messages.SendMessage", code=420, error="FLOOD_WAIT_3"))
+        ...  # point a client at dc.host, dc.port and dc.public_key_pem, and sign in with bot.token
+        assert dc.seen.times_delivered("hello") == 1
+"""
+
+from .counts import ConnectionSeen, Effect, Seen, Sent
+from .faults import Fault, FaultKind, Faults
+from .rsa import RsaKey
+from .server import Datacenter
+from .world import Account, Chat, Message, Person
+
+__all__ = [
+    "Account",
+    "Chat",
+    "ConnectionSeen",
+    "Datacenter",
+    "Effect",
+    "Fault",
+    "FaultKind",
+    "Faults",
+    "Message",
+    "Person",
+    "RsaKey",
+    "Seen",
+    "Sent",
+]

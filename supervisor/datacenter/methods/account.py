@@ -1,0 +1,71 @@
+"""help.* and bots.*: what an account asks about the server and says about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from supervisor.datacenter.library import build, raw
+from supervisor.datacenter.methods.registry import method
+
+if TYPE_CHECKING:
+    from supervisor.datacenter.dispatch import Call
+
+_HOUR = 3600
+
+
+@method("help.GetConfig", without_account=True)
+def get_config(call: Call) -> Any:
+    """One datacenter: this one, where it listens."""
+    host, port = call.engine.address
+    option = build(
+        raw.types.DcOption, id=call.engine.settings.dc_id, ip_address=host, port=port, ipv6=":" in host
+    )
+    return build(
+        raw.types.Config,
+        date=call.date,
+        expires=call.date + _HOUR,
+        test_mode=False,
+        this_dc=call.engine.settings.dc_id,
+        dc_options=[option],
+        dc_txt_domain_name="",
+        chat_size_max=200,
+        megagroup_size_max=200_000,
+        forwarded_count_max=100,
+        online_update_period_ms=210_000,
+        offline_blur_timeout_ms=5_000,
+        offline_idle_timeout_ms=30_000,
+        online_cloud_timeout_ms=300_000,
+        notify_cloud_delay_ms=30_000,
+        notify_default_delay_ms=1_500,
+        push_chat_period_ms=60_000,
+        push_chat_limit=2,
+        edit_time_limit=172_800,
+        revoke_time_limit=2**31 - 1,
+        revoke_pm_time_limit=2**31 - 1,
+        rating_e_decay=2_419_200,
+        stickers_recent_limit=200,
+        channels_read_media_period=604_800,
+        call_receive_timeout_ms=20_000,
+        call_ring_timeout_ms=90_000,
+        call_connect_timeout_ms=30_000,
+        call_packet_timeout_ms=10_000,
+        me_url_prefix="https://t.me/",
+        caption_length_max=1024,
+        message_length_max=4096,
+        webfile_dc_id=call.engine.settings.dc_id,
+    )
+
+
+@method("help.GetNearestDc", without_account=True)
+def get_nearest_dc(call: Call) -> Any:
+    """This datacenter is the nearest."""
+    dc_id = call.engine.settings.dc_id
+    return raw.types.NearestDc(country="DE", this_dc=dc_id, nearest_dc=dc_id)
+
+
+@method("bots.SetBotCommands")
+def set_bot_commands(call: Call) -> Any:
+    """Replace the bot's commands."""
+    call.account.commands = list(call.query.commands)
+    call.engine.seen.did(call.account.user_id, call.method, f"{len(call.query.commands)} commands")
+    return True
