@@ -1,0 +1,88 @@
+"""Finding a message that was delivered while its answer was lost.
+
+Telegram says RANDOM_ID_DUPLICATE to a second sending and does not say which message the first one made. The
+difference since the link before the loss contains it: an outgoing message to the same chat with the same text.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from supervisor.telegram.queries import peer_key, unwrapped
+
+# States of earlier links that are remembered, and slices of a difference that are read.
+_STATES = 8
+_SLICES = 20
+_CLAIMED = 256
+
+
+class Delivered:
+    """What an account needs to remember to find its own messages again."""
+
+    def __init__(self) -> None:
+        self._states: deque[Any] = deque(maxlen=_STATES)
+        self._claimed: deque[int] = deque(maxlen=_CLAIMED)
+
+    def greeted(self, state: Any) -> None:
+        """Remember the update state that a link began with."""
+        if state is not None:
+            self._states.append(state)
+
+    async def find(self, send: Callable[[Any], Awaitable[Any]], query: Any) -> Any | None:
+        """Look a delivered message up, as the updates that its sending would have been answered with.
+
+        Args:
+            send: sends a query of ours.
+            query: the one that was answered with RANDOM_ID_DUPLICATE.
+        """
+        from pyrogram import raw
+
+        if not self._states:
+            return None
+        wanted = unwrapped(query)
+        text, peer = getattr(wanted, "message", None), peer_key(query)
+        state = self._states[0]
+        for _ in range(_SLICES):
+            difference = await send(
+                raw.functions.updates.GetDifference(pts=state.pts, date=state.date, qts=state.qts)
+            )
+            for message in getattr(difference, "new_messages", None) or ():
+                if self._is_it(message, text, peer):
+                    self._claimed.append(message.id)
+                    return _as_updates(raw, difference, message, wanted.random_id)
+            state = getattr(difference, "intermediate_state", None)
+            if state is None:
+                return None
+        return None
+
+    def _is_it(self, message: Any, text: str | None, peer: str | None) -> bool:
+        return (
+            bool(getattr(message, "out", False))
+            and message.id not in self._claimed
+            and getattr(message, "message", None) == text
+            and _peer_of(message) == peer
+        )
+
+
+def _peer_of(message: Any) -> str | None:
+    peer = getattr(message, "peer_id", None)
+    for attribute, word in (("channel_id", "channel"), ("chat_id", "chat"), ("user_id", "user")):
+        value = getattr(peer, attribute, None)
+        if value is not None:
+            return f"{word}:{value}"
+    return None
+
+
+def _as_updates(raw: Any, difference: Any, message: Any, random_id: int) -> Any:
+    return raw.types.Updates(
+        updates=[
+            raw.types.UpdateMessageID(id=message.id, random_id=random_id),
+            raw.types.UpdateNewMessage(message=message, pts=0, pts_count=0),
+        ],
+        users=difference.users,
+        chats=difference.chats,
+        date=message.date,
+        seq=0,
+    )

@@ -1,0 +1,94 @@
+"""What a session sends: queries that wait for an answer, service messages, and the numbers they carry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Pending:
+    """A query without an answer.
+
+    `link` numbers the connection that last carried it, 0 for none; `refusals` counts the sendings that the
+    server refused unread.
+    """
+
+    name: str
+    body: bytes
+    future: asyncio.Future[Any]
+    msg_id: int = 0
+    seq_no: int = 0
+    link: int = 0
+    sent_at: float = 0.0
+    sends: int = 0
+    refusals: int = 0
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether some sending of it may have been accepted."""
+        return self.sends > self.refusals
+
+    def write(self) -> bytes:
+        """The inner message as it goes over the wire, the same at each repeat."""
+        return inner_message(self.msg_id, self.seq_no, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A message that nobody waits for, in the shape that the library's pack() takes."""
+
+    data: bytes
+
+    def write(self) -> bytes:
+        """The inner message as it goes over the wire."""
+        return self.data
+
+
+def inner_message(msg_id: int, seq_no: int, body: bytes) -> bytes:
+    """A message inside its envelope (core.telegram.org/mtproto/description#encrypted-message-encrypted-data)."""
+    return msg_id.to_bytes(8, "little") + seq_no.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
+
+
+class Numbers:
+    """The numbers of one MTProto session: its id, its msg_ids by the server's clock, its seq_nos."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._offset = time.time() - loop.time()  # server time minus the loop's: a changed wall clock does no harm
+        self.session_id = b""
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin another session; the clock stays."""
+        self.session_id = os.urandom(8)
+        self._content = 0
+        self._last = 0
+
+    def server_time(self) -> float:
+        """The server's clock, as far as it is known. Unix seconds."""
+        return self._loop.time() + self._offset
+
+    def learn(self, server_msg_id: int) -> None:
+        """Set the clock by a message of the server, whose msg_id carries its time."""
+        offset = server_msg_id / (1 << 32) - self._loop.time()
+        if abs(offset - self._offset) > 1.0:
+            self._offset = offset
+
+    def msg_id(self) -> int:
+        """The next msg_id: server time in 2^-32 s, divisible by 4, growing."""
+        self._last = max(int(self.server_time() * (1 << 32)) & ~3, self._last + 4)
+        return self._last
+
+    def seq_no(self, *, content: bool) -> int:
+        """The next seq_no: twice the content-related messages so far, plus one for another of them."""
+        number = self._content * 2 + content
+        self._content += content
+        return number
+
+    def oldest(self, lifetime: float) -> int:
+        """The msg_id of so many seconds ago."""
+        return int((self.server_time() - lifetime) * (1 << 32))
