@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from supervisor.core.failure import Action, Evidence, Kind, Result, Row, Scope, State
+from supervisor.core.failure import Action, Evidence, Kind, Outcome, Result, Row, Scope, State
 
 
 class Clock(Protocol):
@@ -199,6 +199,59 @@ class Sender(Protocol):
 
     async def find_delivered(self, query: Any) -> Any | None:
         """The updates of a message that was delivered while its answer was lost; None if not found."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryContext:
+    """What a recovery callback is given: one failure, and the means to do something about it.
+
+    `attempt` is 1 for the first action against this kind of failure. The methods may be awaited in
+    coroutine callbacks; what they change holds from the next link on.
+    """
+
+    account: str
+    kind: Kind
+    action: Action
+    scope: Scope
+    message: str
+    error_id: str | None
+    attempt: int
+    incident: str | None
+    path: str
+    client: Any = field(repr=False)
+    _means: RecoveryMeans = field(repr=False)
+
+    async def use_proxy(self, proxy: str) -> None:
+        """Move the account to a proxy: a configured one's name, or a url.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        self._means.use_proxy(proxy)
+
+    async def rotate_proxy(self) -> None:
+        """Move the account to the least loaded other proxy of its pool that is not broken."""
+        self._means.rotate_proxy()
+
+    async def retire_session(self) -> None:
+        """Keep the present key aside; the next link makes a new one and signs in."""
+        await self._means.retire_session(self.message)
+
+
+class RecoveryMeans(Protocol):
+    """What an account lets a recovery callback do."""
+
+    def use_proxy(self, proxy: str) -> None: ...
+
+    def rotate_proxy(self) -> None: ...
+
+    async def retire_session(self, reason: str) -> None: ...
+
+
+class Dispatcher(Protocol):
+    """Asks the recovery callbacks."""
+
+    async def dispatch(self, ctx: RecoveryContext) -> Outcome: ...
 
 
 class Control(Protocol):

@@ -1,0 +1,392 @@
+"""The life of one account as a state table: `step(life, event, moment) -> life, effects`.
+
+    starting ──proved──> online ──failure──> recovering ──proved──> online
+        └──failure──> recovering ──cap──> suspended ──half-open probe proved──> online
+                          ├──auth, cap──> failed | needs_login      (until a person acts)
+    any ──pause──> paused ──resume──> starting          any ──stop──> stopped
+
+`account` performs the effects and feeds back what came of them. An event that a state does not know
+raises `UnknownTransition`; what a state may ignore is written down as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from supervisor.core import incident as incidents
+from supervisor.core.decide import backoff, for_incident, needs_proof
+from supervisor.core.failure import (
+    DEFAULT_POLICIES,
+    Action,
+    Decision,
+    Failure,
+    Kind,
+    Policy,
+    Remedy,
+    Result,
+    State,
+)
+from supervisor.core.incident import Incident
+
+# PRODUCT "Incidents and caps": a half-open probe after 60 s, doubling to 300 s.
+HALF_OPEN = Policy(Action.RECONNECT, 0, 60.0, 300.0, 0.25)
+
+
+class UnknownTransition(Exception):
+    """An event came that the state table has no row for: a fault in this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a step may know of the world. `jitter` is from 0 to 1; `incident_id` is used if one opens."""
+
+    now: float
+    mono: float
+    jitter: float
+    incident_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What does not change during a life."""
+
+    policies: Mapping[Kind, Policy]
+    stable_after: float = 60.0
+    can_relogin: bool = True  # a bot signs in by its token; a user needs a person
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The state of one account. `probes` counts the half-open probes that failed in a row."""
+
+    rules: Rules = Rules(DEFAULT_POLICIES)
+    state: State = State.STOPPED
+    since: float = 0.0
+    path: str = "direct"
+    incident: Incident | None = None
+    last_failure: Failure | None = None
+    next_action: Action = Action.RECONNECT
+    verify: bool = False
+    retry_at: float | None = None
+    probes: int = 0
+
+
+# --- events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Bring the account online."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """An RPC was answered on the present link, over this path."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something failed whose scope is wider than one call.
+
+    `path_broken`: the path was asked and does not answer either. `elsewhere`: the account has another
+    path that it may use.
+    """
+
+    failure: Failure
+    path_broken: bool = False
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DelayOver:
+    """The delay before the next action has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathBack:
+    """The broken path answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A person wants the account offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A person wants it tried now (also: resume)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The daemon stops, or the account was removed."""
+
+
+Event = Start | Proved | Failed | DelayOver | PathBack | Pause | Retry | Stop
+
+# --- effects ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Perform one recovery action; its end is told as Proved or Failed."""
+
+    action: Action
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Tell DelayOver after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitPath:
+    """Tell PathBack when the broken path answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Nothing of this account stays on the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldCalls:
+    """Calls wait for the next link."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseCalls:
+    """Held calls go out, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseCalls:
+    """Calls fail at once with AccountUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A row for the recovery log; `failure` None closes the incident as recovered."""
+
+    incident: Incident
+    result: Result
+    action: Action
+    failure: Failure | None = None
+    attempt: int = 0
+    delay: float = 0.0
+    duration: float | None = None
+
+
+Effect = Attempt | Delay | AwaitPath | CloseLink | HoldCalls | ReleaseCalls | RefuseCalls | Log
+Step = tuple[Life, tuple[Effect, ...]]
+
+# --- transitions --------------------------------------------------------------------------------------
+
+
+def _enter(life: Life, state: State, moment: Moment) -> Life:
+    return life if life.state is state else replace(life, state=state, since=moment.now)
+
+
+def _start(life: Life, _event: Event, moment: Moment) -> Step:
+    life = replace(_enter(life, State.STARTING, moment), retry_at=None, probes=0)
+    return life, (HoldCalls(), Attempt(Action.RECONNECT))
+
+
+def _proved(life: Life, event: Event, moment: Moment) -> Step:
+    assert isinstance(event, Proved)
+    effects: list[Effect] = []
+    current = life.incident
+    if current is not None and current.is_open:
+        action = current.last_action or Action.RECONNECT
+        duration = max(0.0, moment.mono - current.began)
+        current = current.closed(Result.RECOVERED, moment.now, moment.mono)
+        effects.append(Log(current, Result.RECOVERED, action, duration=duration))
+    life = _enter(life, State.ONLINE, moment)
+    life = replace(life, path=event.path, incident=current, retry_at=None, probes=0, verify=False)
+    return life, (*effects, ReleaseCalls())
+
+
+def _current_incident(life: Life, failure: Failure, moment: Moment) -> Incident:
+    last = life.incident
+    if last is None or (last.ended is not None and moment.mono - last.ended > life.rules.stable_after):
+        return incidents.opened(moment.incident_id, failure, life.path, moment.now, moment.mono)
+    return last if last.is_open else last.reopened(moment.now, moment.mono)
+
+
+def _lost(life: Life, event: Event, moment: Moment) -> Step:
+    """A failure while online: the link was lost, or a call met a failure wider than itself."""
+    assert isinstance(event, Failed)
+    incident = _current_incident(life, event.failure, moment).seen()
+    return _act(replace(life, incident=incident), event, moment)
+
+
+def _attempt_failed(life: Life, event: Event, moment: Moment) -> Step:
+    assert isinstance(event, Failed)
+    incident = _current_incident(life, event.failure, moment).seen()
+    if not event.path_broken and incident.spent(event.failure.kind):
+        incident = incident.delayed(event.failure.kind)
+    return _act(replace(life, incident=incident), event, moment)
+
+
+def _act(life: Life, event: Failed, moment: Moment) -> Step:
+    """Decide about a failure of the open incident, and order what is decided."""
+    failure, incident = event.failure, life.incident
+    assert incident is not None
+    policy = life.rules.policies.get(failure.kind, life.rules.policies[Kind.UNKNOWN])
+    verify = life.state is State.ONLINE and needs_proof(failure)  # an attempt's own failure is proof enough
+    life = replace(life, last_failure=failure)
+    if failure.remedy is Remedy.RELOGIN and not life.rules.can_relogin and not verify:
+        return _end(life, event, Result.NEEDS_LOGIN, moment)
+    decision = for_incident(
+        failure, incident, policy, moment.jitter, path_broken=event.path_broken, verify=verify
+    )
+    if decision.result is Result.SUSPENDED:
+        return _suspend(life, event, decision, moment)
+    if decision.result is not Result.RETRYING:
+        return _end(life, event, decision.result, moment)
+    return _carry_on(life, event, decision, moment)
+
+
+def _carry_on(life: Life, event: Failed, decision: Decision, moment: Moment) -> Step:
+    failure, incident = event.failure, life.incident
+    assert incident is not None
+    action = decision.remedy.action
+    moving = event.path_broken and event.elsewhere
+    if moving:
+        action = Action.ROTATE_PROXY
+    if event.path_broken:
+        incident = replace(incident, attempts={})  # what was tried on a broken path is not held against it
+    incident = incident.acted(failure.kind, action, counted=not event.path_broken)
+    waiting = event.path_broken and not moving
+    life = replace(
+        _enter(life, State.RECOVERING, moment),
+        incident=incident,
+        next_action=action,
+        verify=decision.verify,
+        retry_at=moment.now + decision.delay if decision.delay else None,
+    )
+    log = Log(incident, Result.RETRYING, action, failure, decision.attempt, decision.delay)
+    then: Effect
+    if waiting:
+        then = AwaitPath()
+    elif decision.delay:
+        then = Delay(decision.delay)
+    else:
+        then = Attempt(action, decision.verify)
+    close = () if decision.verify else (CloseLink(),)
+    return life, (HoldCalls(), log, *close, then)
+
+
+def _suspend(life: Life, event: Failed, decision: Decision, moment: Moment) -> Step:
+    incident = life.incident
+    assert incident is not None
+    delay = decision.delay or backoff(HALF_OPEN, life.probes, moment.jitter)
+    life = replace(
+        _enter(life, State.SUSPENDED, moment),
+        retry_at=moment.now + delay,
+        probes=life.probes + 1,
+        next_action=event.failure.action if event.failure.action is not Action.FAIL else Action.RECONNECT,
+        verify=False,
+    )
+    action = incident.last_action or Action.FAIL
+    log = Log(incident, Result.SUSPENDED, action, event.failure, decision.attempt, delay)
+    return life, (log, CloseLink(), RefuseCalls(), Delay(delay))
+
+
+def _probe_failed(life: Life, event: Event, moment: Moment) -> Step:
+    """The half-open probe of a suspended account failed: only what ends it for good is judged anew."""
+    assert isinstance(event, Failed)
+    incident = _current_incident(life, event.failure, moment).seen()
+    life = replace(life, incident=incident, last_failure=event.failure)
+    if event.failure.remedy is Remedy.FAIL:
+        return _end(life, event, Result.FAILED, moment)
+    if event.failure.remedy is Remedy.RELOGIN and not life.rules.can_relogin:
+        return _end(life, event, Result.NEEDS_LOGIN, moment)
+    delay = event.failure.wait or 0.0
+    decision = Decision(Remedy.FAIL, delay, life.probes, 0, Result.SUSPENDED)
+    return _suspend(life, event, decision, moment)
+
+
+def _end(life: Life, event: Failed, result: Result, moment: Moment) -> Step:
+    incident = life.incident
+    assert incident is not None
+    attempt = incident.spent(event.failure.kind)
+    incident = incident.closed(result, moment.now, moment.mono) if result is Result.FAILED else incident
+    state = State.NEEDS_LOGIN if result is Result.NEEDS_LOGIN else State.FAILED
+    life = replace(_enter(life, state, moment), incident=incident, retry_at=None)
+    return life, (Log(incident, result, Action.FAIL, event.failure, attempt), CloseLink(), RefuseCalls())
+
+
+def _next_attempt(life: Life, _event: Event, _moment: Moment) -> Step:
+    return replace(life, retry_at=None), (Attempt(life.next_action, life.verify),)
+
+
+def _path_back(life: Life, _event: Event, _moment: Moment) -> Step:
+    return replace(life, retry_at=None), (Attempt(Action.RECONNECT),)
+
+
+def _pause(life: Life, _event: Event, moment: Moment) -> Step:
+    return replace(_enter(life, State.PAUSED, moment), retry_at=None), (CloseLink(), RefuseCalls())
+
+
+def _retry(life: Life, _event: Event, moment: Moment) -> Step:
+    incident = life.incident
+    if incident is not None and incident.is_open:
+        incident = replace(incident, attempts={})
+    return _start(replace(life, incident=incident), _event, moment)
+
+
+def _stop(life: Life, _event: Event, moment: Moment) -> Step:
+    return replace(_enter(life, State.STOPPED, moment), retry_at=None), (CloseLink(), RefuseCalls())
+
+
+def _ignore(life: Life, _event: Event, _moment: Moment) -> Step:
+    return life, ()
+
+
+Transition = Callable[[Life, Event, Moment], Step]
+
+_LIVE = (State.STARTING, State.ONLINE, State.RECOVERING, State.SUSPENDED)
+_OFF = (State.STOPPED, State.PAUSED, State.FAILED, State.NEEDS_LOGIN)
+
+TABLE: dict[tuple[State, type], Transition] = {
+    # a person, or the daemon
+    **{(state, Stop): _stop for state in State},
+    (State.STOPPED, Stop): _ignore,
+    **{(state, Pause): _pause for state in State if state is not State.STOPPED},
+    (State.PAUSED, Pause): _ignore,
+    **{(state, Retry): _retry for state in (*_OFF, State.SUSPENDED, State.RECOVERING)},
+    (State.STARTING, Retry): _ignore,
+    (State.ONLINE, Retry): _ignore,
+    (State.STOPPED, Start): _start,
+    # the network
+    **{(state, Proved): _proved for state in _LIVE},
+    (State.STARTING, Failed): _attempt_failed,
+    (State.ONLINE, Failed): _lost,
+    (State.RECOVERING, Failed): _attempt_failed,
+    (State.SUSPENDED, Failed): _probe_failed,
+    **{(state, DelayOver): _next_attempt for state in (State.RECOVERING, State.SUSPENDED)},
+    (State.RECOVERING, PathBack): _path_back,
+    (State.SUSPENDED, PathBack): _path_back,
+    # news that comes too late to matter: the work it tells of was called off
+    **{(state, event): _ignore for state in _OFF for event in (Proved, Failed, DelayOver, PathBack)},
+    **{(state, event): _ignore for state in (State.STARTING, State.ONLINE) for event in (DelayOver, PathBack)},
+}
+
+
+def step(life: Life, event: Event, moment: Moment) -> Step:
+    """Advance a life by one event.
+
+    Raises:
+        UnknownTransition: the table has no row for this event in this state.
+    """
+    transition = TABLE.get((life.state, type(event)))
+    if transition is None:
+        raise UnknownTransition(f"{type(event).__name__} while {life.state.value}")
+    return transition(life, event, moment)

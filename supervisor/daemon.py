@@ -1,0 +1,310 @@
+"""The composition root: builds the parts, runs them in one TaskGroup, obeys signals, stops in time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import random
+import resource
+import secrets
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from supervisor.account import Account, AccountPlan
+from supervisor.calls import CallGate, Limits
+from supervisor.config.model import Account as AccountConfig
+from supervisor.config.model import Config
+from supervisor.control.server import ControlServer
+from supervisor.core.budget import SignInBudget
+from supervisor.core.failure import Kind
+from supervisor.core.incident import Incident
+from supervisor.core.ledger import Flood, restore
+from supervisor.core.lifecycle import Rules
+from supervisor.paths import Paths
+from supervisor.pool import Pool
+from supervisor.ports import IncidentRow, Saved
+from supervisor.record.lock import StateLock
+from supervisor.record.store import Store, StoreSettings
+from supervisor.report.status import status
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+class Supervisor:
+    """The whole of it, as an async context manager: accounts start on entering and stop on leaving."""
+
+    def __init__(self, config: Config) -> None:
+        """Prepare a supervisor; nothing is opened.
+
+        Args:
+            config: what `supervisor.config.load` gave.
+        """
+        self.config = config
+        self._clock = SystemClock()
+        self._stack = AsyncExitStack()
+        self._started = time.monotonic()
+        self._saved = Saved()
+        self._pool: Pool
+        self._paths: Paths
+        self._store: Store
+        self._server: Any = None
+        self._proxies: dict[str, Any] = {}
+        self._db: Any = None
+
+    async def __aenter__(self) -> Self:
+        settings = self.config.settings
+        for directory in self.config.search_path:
+            if str(directory) not in sys.path:
+                sys.path.append(str(directory))
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        log.info("%d accounts, state in %s", len(self._pool.accounts), settings.state_dir)
+        return self
+
+    async def _open(self) -> None:
+        settings = self.config.settings
+        enter = self._stack
+        enter.enter_context(StateLock(settings.state_dir))
+        store = Store.open(settings.state_dir / "recovery.db", StoreSettings(retention_days=settings.retention_days))
+        self._store = await enter.enter_async_context(store)
+        self._saved = await self._store.saved()
+        # pyrogram may only be imported inside a running loop, and costs 2 s: not before it is needed.
+        from supervisor.telegram.storage import SessionsDb
+
+        self._db = await SessionsDb.open(settings.state_dir / "sessions.db")
+        enter.push_async_callback(self._db.close)
+        self._server = self._server_address()
+        self._proxies = self._proxy_addresses()
+        self._paths = Paths(self.config.proxies, self._probe, self._clock, settings.connect_budget)
+        starting = asyncio.Semaphore(settings.start_limit)
+        self._pool = Pool(functools.partial(self._account, starting=starting), self.config.accounts)
+        tasks = await enter.enter_async_context(_Tasks())
+        tasks.create_task(self._paths.run(), name="paths")
+        pool = tasks.create_task(self._pool.run(), name="pool")
+        enter.push_async_callback(self._stop_pool, pool)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _stop_pool(self, pool: asyncio.Task[None]) -> None:
+        await self._pool.stop()
+        pool.cancel()
+
+    # --- what others see ------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """The object of `status --json` (ports.Control)."""
+        return status(
+            self._pool.snapshots(),
+            self._paths.snapshots(),
+            running=True,
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started,
+            row_id=self._store.row_id,
+        )
+
+    async def client(self, name: str) -> Any:
+        """An account's `pyrogram.Client`, once the account is online: call anything on it.
+
+        Raises:
+            KeyError: no account has this name.
+        """
+        return await self._pool.client(name)
+
+    # --- building -------------------------------------------------------------------------------------
+
+    def _server_address(self) -> Any:
+        from supervisor.telegram.keyexchange import public_key_from_pem
+        from supervisor.telegram.link import ServerAddress
+
+        server = self.config.telegram.server
+        if server is None:
+            return None
+        return ServerAddress(server.host, server.port, server.dc_id, public_key_from_pem(server.public_key))
+
+    async def _probe(self, path: str) -> None:
+        from supervisor.telegram.link import probe_path
+
+        timeout = self.config.settings.connect_timeout
+        await probe_path(path, self._proxies.get(path), self._server, timeout)
+
+    def _proxy_addresses(self) -> dict[str, Any]:
+        from supervisor.telegram.dial import ProxyAddress
+
+        return {
+            p.name: ProxyAddress(p.scheme, p.host, p.port, p.username, p.password.reveal() if p.password else None)
+            for p in self.config.proxies.values()
+        }
+
+    def _account(self, name: str, *, starting: asyncio.Semaphore) -> Account:
+        from supervisor.telegram import queries
+        from supervisor.telegram.evidence import from_code, from_exception
+        from supervisor.telegram.link import TelegramLink
+
+        configured, settings = self.config.accounts[name], self.config.settings
+        link: TelegramLink
+        account = Account(
+            self._plan(configured),
+            self._paths,
+            self._store,
+            self._clock,
+            starting=starting,
+            jitter=random.random,
+            new_id=_new_id,
+            evidence_of=from_exception,
+            evidence_of_code=from_code,
+        )
+        link = TelegramLink(self._link_spec(configured), self._db, account, account.code_failed)
+        is_bot = configured.is_bot is not False
+        gate = CallGate(
+            name,
+            link,
+            queries,
+            self._store,
+            self._clock,
+            limits=Limits(
+                settings.call_timeout,
+                settings.max_wait,
+                settings.max_held,
+                settings.release_rate_of(is_bot=is_bot),
+            ),
+            policies=self.config.policies,
+            overrides=self.config.overrides,
+            jitter=random.random,
+            new_id=_new_id,
+            report=account.call_failed,
+        )
+        floods = [Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name]
+        gate.ledger = restore(floods, self._clock.now(), self._clock.monotonic())
+        account.wire(link, gate)
+        return account
+
+    def _plan(self, configured: AccountConfig) -> AccountPlan:
+        name, settings = configured.name, self.config.settings
+        can_relogin = configured.bot_token is not None
+        opened = [row for row in self._saved.incidents if row.account == name and row.closed_at is None]
+        return AccountPlan(
+            name=name,
+            rules=Rules(self.config.policies, settings.stable_after, can_relogin),
+            candidates=configured.proxies,
+            main=configured.main,
+            overrides=self.config.overrides,
+            sign_in_budget=SignInBudget(settings.sign_ins_per_hour, settings.sign_ins_per_day),
+            prove_every=settings.prove_every,
+            sign_ins=tuple(s.at for s in self._saved.sign_ins if s.account == name),
+            before=self._saved.accounts.get(name),
+            incident=_incident(opened[-1], self._clock) if opened else None,
+        )
+
+    def _link_spec(self, configured: AccountConfig) -> Any:
+        from supervisor.telegram.link import LinkSpec
+        from supervisor.telegram.session import Timings
+
+        settings, telegram = self.config.settings, self.config.telegram
+        return LinkSpec(
+            name=configured.name,
+            identity=configured.identity,
+            api_id=telegram.api_id,
+            api_hash=telegram.api_hash.reveal(),
+            bot_token=configured.bot_token.reveal() if configured.bot_token else None,
+            session_file=configured.session_file,
+            session_string=configured.session_string.reveal() if configured.session_string else None,
+            server=self._server,
+            timings=Timings(settings.connect_timeout, settings.answer_timeout, settings.silence_timeout),
+            message_cache=settings.message_cache,
+            plugins=configured.plugins,
+            bases=(*self.config.search_path, Path.cwd()),
+            options=configured.client,
+            proxies=self._proxies,
+        )
+
+
+class _Tasks:
+    """A TaskGroup whose tasks are cancelled on leaving: those of a daemon never end by themselves."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    def create_task(self, work: Any, *, name: str) -> asyncio.Task[Any]:
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        return task
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+
+
+def _incident(row: IncidentRow, clock: SystemClock) -> Incident:
+    """An incident that an earlier run left open; its duration goes on counting."""
+    return Incident(
+        id=row.id,
+        kind=row.kind,
+        scope=row.scope,
+        path=row.path,
+        opened_at=row.opened_at,
+        began=clock.monotonic() - max(0.0, clock.now() - row.opened_at),
+        failures=row.failures,
+        attempts={Kind(kind): n for kind, n in row.attempts.items()},
+        backoff={Kind(kind): n for kind, n in row.backoff.items()},
+        last_action=row.last_action,
+    )
+
+
+def _new_id() -> str:
+    return secrets.token_hex(6)
+
+
+def _raise_file_limit() -> None:
+    """One socket an account: raise the soft limit on open files to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def run(config: Config) -> int:
+    """Run the daemon until SIGTERM or SIGINT; give its exit code.
+
+    Raises:
+        AlreadyRunning: another daemon holds the state directory.
+        StorageBroken: the sessions could not be opened.
+    """
+    _raise_file_limit()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: restart the daemon to read a changed file"))
+    socket = config.settings.state_dir / "control.sock"
+    async with Supervisor(config) as supervisor, ControlServer(socket, supervisor):
+        log.info("running, pid %d", os.getpid())
+        await stop.wait()
+        log.info("stopping")
+    return 0
+
+

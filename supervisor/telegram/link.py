@@ -1,0 +1,402 @@
+"""One account's link to Telegram: client, MTProto session, stored key and the connection of the moment.
+
+`open` is one bounded attempt - dial, key exchange where there is no key, greeting, sign-in where there is
+nobody signed in and a token is at hand, one answered RPC - and everything that goes wrong leaves as
+`LinkFailed` with its evidence. When to try, and over which path, is the account's decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.core.failure import Evidence, Source
+from supervisor.ports import LinkEvents, LinkFailed, RpcFailed, SessionGone
+from supervisor.telegram import client as clients
+from supervisor.telegram import evidence as evidences
+from supervisor.telegram.delivered import Delivered
+from supervisor.telegram.dial import ProxyAddress, Route
+from supervisor.telegram.foreign import ForeignLinks, Ways
+from supervisor.telegram.keyexchange import PublicKey, create_auth_key, telegram_public_keys
+from supervisor.telegram.queries import method_name
+from supervisor.telegram.session import Credentials, Greeting, MtprotoSession, Timings
+from supervisor.telegram.storage import SessionsDb, read_session_file, read_session_string
+from supervisor.telegram.wire import Wire, probe
+
+log = logging.getLogger(__name__)
+
+# Telegram moves a bot to its home datacenter with USER_MIGRATE_X; more moves than this are a loop.
+MOVES = 3
+LOGIN_REQUIRED = "LOGIN_REQUIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Another server than Telegram's own."""
+
+    host: str
+    port: int
+    dc_id: int
+    public_key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """Everything that a link needs to know of its account; secrets stay out of its repr."""
+
+    name: str
+    identity: str = field(repr=False)
+    api_id: int
+    api_hash: str = field(repr=False)
+    bot_token: str | None = field(default=None, repr=False)
+    session_file: Path | None = None
+    session_string: str | None = field(default=None, repr=False)
+    server: ServerAddress | None = None
+    timings: Timings = Timings()
+    message_cache: int = 100
+    plugins: str | None = None
+    bases: tuple[Path, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    proxies: Mapping[str, ProxyAddress] = field(default_factory=dict, repr=False)
+
+
+class TelegramLink:
+    """One account on Telegram."""
+
+    def __init__(
+        self, spec: LinkSpec, db: SessionsDb, events: LinkEvents, on_code_error: Callable[[Evidence], None]
+    ) -> None:
+        """Prepare a link; nothing is opened.
+
+        Args:
+            spec: the account.
+            db: where sessions are kept.
+            events: is told when a link is lost.
+            on_code_error: is told when an update could not be handled.
+        """
+        self._spec = spec
+        self._events = events
+        self._on_code_error = on_code_error
+        self._storage: Any = db.account(spec.identity)
+        self._updates: asyncio.Queue[Any] = asyncio.Queue()
+        self._client: Any = None
+        self._session: MtprotoSession | None = None
+        self._foreign: ForeignLinks | None = None
+        self._route: Route | None = None  # of the last attempt
+        self._delivered = Delivered()
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+        """Open the stored session and build the client.
+
+        Args:
+            call: takes each query that the client makes: the account's gate.
+
+        Raises:
+            StorageBroken: the stored session could not be read.
+            SessionUnreadable: the session file or string that is to be taken over could not be.
+            SessionInUse: another account uses the same session.
+            TypeError: the installed library does not know one of the operator's client keys.
+        """
+        spec = self._spec
+        await self._storage.open()
+        await self._take_over()
+        if await self._storage.api_id() is None:
+            await self._storage.api_id(spec.api_id)
+            await self._storage.test_mode(False)
+        options = clients.client_options(
+            spec.options, api_id=spec.api_id, api_hash=spec.api_hash, plugins=spec.plugins
+        )
+        self._client = clients.client_class()(
+            spec.name,
+            storage=self._storage,
+            call=call,
+            message_cache=spec.message_cache,
+            bases=spec.bases,
+            options=options,
+        )
+        self._session = MtprotoSession(
+            self._events, self._updates.put_nowait, clients.init_connection(self._client), spec.timings
+        )
+        await self._prepare_foreign()
+
+    # --- other datacenters (foreign.py) ---------------------------------------------------------------
+
+    async def _prepare_foreign(self) -> None:
+        spec, server = self._spec, self._spec.server
+        ways = Ways(
+            name=spec.name,
+            home=self._client.session.invoke,
+            path=self._present_path,
+            init_connection=clients.init_connection(self._client),
+            public_keys=lambda: [server.public_key] if server is not None else telegram_public_keys(),
+            api_id=await self._storage.api_id() or spec.api_id,
+            timings=spec.timings,
+        )
+        self._client.media_sessions = self._foreign = ForeignLinks(ways)
+
+    def _present_path(self) -> tuple[str, ProxyAddress | None]:
+        """The path of the main link, and its proxy: no other connection of the account takes another."""
+        if self._route is None:
+            raise LinkFailed(Evidence(Source.SOCKET, f"{self._spec.name} was not connected yet"))
+        return self._route.path, self._route.proxy
+
+    # --- life, continued ------------------------------------------------------------------------------
+
+    async def _take_over(self) -> None:
+        """Begin with a copy of an existing session, where one is configured and there is none of ours yet."""
+        spec = self._spec
+        if self._storage.session.auth_key is not None:
+            return
+        if spec.session_file is not None:
+            await self._storage.take_over(await asyncio.to_thread(read_session_file, spec.session_file))
+        elif spec.session_string is not None:
+            await self._storage.take_over(read_session_string(spec.session_string))
+
+    async def run(self) -> None:
+        """Hand updates to the client, one after another, until cancelled."""
+        while True:
+            updates = await self._updates.get()
+            try:
+                await self._client.handle_updates(updates)
+            except Exception as error:
+                # An update that cannot be handled is told of, and must not end those after it.
+                log.debug("%s: an update was not handled", self._spec.name, exc_info=True)
+                self._on_code_error(evidences.from_code(error, step="update"))
+
+    async def shutdown(self) -> None:
+        """Stop handlers, connection and storage; within a few seconds whatever they do."""
+        if self._session is not None:
+            self._session.close()
+            self._session.give_up()
+        if self._foreign is not None:
+            await self._foreign.close()
+        if self._client is not None:
+            await self._client.end()
+        await self._storage.close()
+
+    # --- facts ----------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Any:
+        """The supervised `pyrogram.Client`."""
+        return self._client
+
+    @property
+    def user_id(self) -> int | None:
+        """Who is signed in."""
+        user_id: int | None = self._storage.session.user_id
+        return user_id
+
+    @property
+    def is_bot(self) -> bool | None:
+        """Whether it is a bot, as far as is known."""
+        if self._spec.bot_token is not None:
+            return True
+        is_bot: bool | None = self._storage.session.is_bot
+        return is_bot
+
+    @property
+    def can_sign_in(self) -> bool:
+        """Whether a sign-in can succeed without a person."""
+        return self._spec.bot_token is not None
+
+    @property
+    def resent(self) -> int:
+        """How many queries the present link began with: those that the one before left unanswered."""
+        return self._session.resent if self._session is not None else 0
+
+    @property
+    def last_answer(self) -> float:
+        """When an RPC was last answered, on the event loop's clock; 0 for never."""
+        return self._session.last_answer if self._session is not None else 0.0
+
+    def route(self, path: str) -> Route:
+        """The way to this account's datacenter over a path."""
+        server, session, proxy = self._spec.server, self._storage.session, self._spec.proxies.get(path)
+        if server is not None and session.dc_id in (None, server.dc_id):
+            return Route(path, server.host, server.port, proxy)
+        host, port = session.server
+        if host is None:
+            raise LinkFailed(Evidence(Source.SOCKET, f"no address is known for datacenter {session.dc_id}", path=path))
+        return Route(path, host, port, proxy)
+
+    # --- the link -------------------------------------------------------------------------------------
+
+    async def open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None:
+        """Make one attempt to be online over this path.
+
+        Args:
+            path: a proxy's name, or "direct".
+            before_sign_in: awaited before a sign-in leaves; it may raise LinkFailed to forbid it.
+
+        Raises:
+            LinkFailed: the attempt failed.
+        """
+        self.close()
+        if not self._storage.session.signed_in and not self.can_sign_in:
+            message = f"nobody is signed in; run: tg-supervisor login {self._spec.name}"
+            raise LinkFailed(Evidence(Source.RPC, message, error_id=LOGIN_REQUIRED, code=401, step="sign-in", path=path))
+        for _ in range(MOVES):
+            greeting = await self._connect(self.route(path))
+            if self._storage.session.signed_in:
+                self._delivered.greeted(greeting.state)
+                return
+            if await self._sign_in(path, greeting, before_sign_in):
+                return
+        raise LinkFailed(Evidence(Source.RPC, "sent from datacenter to datacenter", step="sign-in", path=path))
+
+    async def _connect(self, route: Route) -> Greeting:
+        session = self._live
+        self._route = route
+        wire = await Wire.dial(
+            route,
+            timeout=self._spec.timings.connect_timeout,
+            on_packet=session.packet_received,
+            on_lost=session.wire_lost,
+        )
+        try:
+            salt = await self._ensure_key(wire)
+            stored = self._storage.session
+            credentials = Credentials(stored.auth_key, stored.api_id or self._spec.api_id, stored.signed_in)
+            return await session.open(wire, route, credentials, salt=salt)
+        except BaseException:
+            wire.abort()
+            raise
+
+    async def _ensure_key(self, wire: Wire) -> int | None:
+        """Make an auth key over this wire if there is none; give the salt that came with it."""
+        if self._storage.session.auth_key is not None:
+            return None
+        server = self._spec.server
+        keys = [server.public_key] if server is not None else telegram_public_keys()
+        made = await create_auth_key(wire, public_keys=keys, timeout=self._spec.timings.connect_timeout)
+        if server is not None and await self._storage.dc_id() in (None, 2, server.dc_id):
+            await self._storage.dc_id(server.dc_id)
+        await self._storage.auth_key(made.key)
+        await self._storage.persist()
+        return made.server_salt
+
+    async def _sign_in(self, path: str, greeting: Greeting, before: Callable[[], Awaitable[None]]) -> bool:
+        """Sign a bot in by its token; False if Telegram sent us to another datacenter."""
+        from pyrogram import raw
+
+        await before()
+        session = self._live
+        query = raw.functions.auth.ImportBotAuthorization(
+            flags=0, api_id=self._spec.api_id, api_hash=self._spec.api_hash, bot_auth_token=self._spec.bot_token
+        )
+        try:
+            authorization = await self._ask(session, query, path, step="sign-in")
+        except LinkFailed as failed:
+            moved = _datacenter_of(failed.evidence.error_id)
+            if moved is None:
+                raise
+            await self._move(moved, greeting)
+            return False
+        await self._storage.user_id(authorization.user.id)
+        await self._storage.is_bot(True)
+        await self._storage.persist()
+        await self._client.fetch_peers([authorization.user])
+        self._delivered.greeted(await self._ask(session, raw.functions.updates.GetState(), path))
+        return True
+
+    async def _ask(self, session: MtprotoSession, query: Any, path: str, step: str | None = None) -> Any:
+        """One query outside the gate, bounded; its failure is the attempt's failure."""
+        method = method_name(query)
+        try:
+            async with asyncio.timeout(self._spec.timings.answer_timeout):
+                return await session.send(query)
+        except RpcFailed as error:
+            seen = evidences.from_rpc(error.code, error.text, method=method, path=path, step=step)
+            raise LinkFailed(seen) from error
+        except SessionGone as error:
+            raise LinkFailed(Evidence(Source.PROTOCOL, f"the session was reset during {method}", path=path)) from error
+        except TimeoutError as error:
+            message = f"no answer to {method} in {self._spec.timings.answer_timeout:g} s"
+            raise LinkFailed(Evidence(Source.SILENCE, message, method=method, path=path)) from error
+
+    async def _move(self, dc_id: int, greeting: Greeting) -> None:
+        """Go to another datacenter, whose address the server's configuration tells."""
+        options = [o for o in greeting.config.dc_options if o.id == dc_id and not (o.ipv6 or o.media_only or o.cdn)]
+        if not options:
+            raise LinkFailed(Evidence(Source.RPC, f"datacenter {dc_id} is not in the server's configuration"))
+        self.close()
+        await self._storage.retire(f"moved to datacenter {dc_id}")
+        await self._storage.dc_id(dc_id)
+        await self._storage.server_address(options[0].ip_address)
+        await self._storage.port(options[0].port)
+
+    async def prove(self, path: str) -> None:
+        """Have updates.getState answered on the present link.
+
+        Raises:
+            LinkFailed: it was not, or it was refused.
+        """
+        from pyrogram import raw
+
+        await self._ask(self._live, raw.functions.updates.GetState(), path)
+
+    async def retire(self, reason: str) -> None:
+        """Keep the present key aside, dated, and begin without one."""
+        self.close()
+        await self._storage.retire(reason)
+
+    def close(self) -> None:
+        """Close the connection; what is unanswered stays pending."""
+        if self._session is not None:
+            self._session.close()
+
+    def give_up(self) -> None:
+        """Fail what is unanswered."""
+        if self._session is not None:
+            self._session.give_up()
+        if self._foreign is not None:
+            self._foreign.drop()
+
+    # --- calls ----------------------------------------------------------------------------------------
+
+    async def send(self, query: Any) -> Any:
+        """Send an admitted query; see `ports.Sender`."""
+        return await self._live.send(query)
+
+    async def find_delivered(self, query: Any) -> Any | None:
+        """The updates of a message that was delivered while its answer was lost; see `ports.Sender`."""
+        return await self._delivered.find(self._live.send, query)
+
+    @property
+    def _live(self) -> MtprotoSession:
+        if self._session is None:
+            raise RuntimeError("prepare() comes first")
+        return self._session
+
+
+def _datacenter_of(error_id: str | None) -> int | None:
+    """The datacenter that USER_MIGRATE_4 names."""
+    if error_id is None or not error_id.startswith("USER_MIGRATE_"):
+        return None
+    return int(error_id.rpartition("_")[2])
+
+
+async def probe_path(
+    path: str, proxy: ProxyAddress | None, server: ServerAddress | None, timeout: float
+) -> None:
+    """Ask whether Telegram answers on a path.
+
+    Raises:
+        LinkFailed: it does not.
+    """
+    if server is not None:
+        host, port = server.host, server.port
+    else:
+        host, port = TELEGRAM_HOST, TELEGRAM_PORT
+    await probe(Route(path, host, port, proxy), timeout=timeout)
+
+
+# Telegram's production datacenter 2, where every new session begins (Pyrogram session/internals/data_center.py).
+TELEGRAM_HOST, TELEGRAM_PORT = "149.154.167.51", 443
