@@ -12,9 +12,9 @@ import secrets
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from supervisor.account import Account, AccountPlan
@@ -35,6 +35,9 @@ from supervisor.record.store import Store, StoreSettings
 from supervisor.report.status import status
 
 log = logging.getLogger(__name__)
+
+# From the signal to the end of the process, where something does not let go of it: within the 10 s. Seconds.
+LAST_RESORT = 9.0
 
 
 class SystemClock:
@@ -145,7 +148,7 @@ class Supervisor:
         from supervisor.telegram.link import probe_path
 
         timeout = self.config.settings.connect_timeout
-        await probe_path(path, self._proxies.get(path), self._server, timeout)
+        await probe_path(path, self._proxies, self._server, timeout)
 
     def _proxy_addresses(self) -> dict[str, Any]:
         from supervisor.telegram.dial import ProxyAddress
@@ -287,6 +290,34 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _obey_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`; the process ends `LAST_RESORT` seconds later, whatever holds it up.
+
+    Not by `loop.add_signal_handler`: it hears nothing while somebody's code blocks the loop, and gives the signals
+    back when the loop is closed, so that a second one would kill the process at its very end.
+    """
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, LAST_RESORT)
+        with suppress(RuntimeError):  # the loop is closed: all is over but the interpreter
+            loop.call_soon_threadsafe(stop.set)
+
+    signal.signal(signal.SIGALRM, _end_at_once)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    """End the process, and say where somebody's code still is: in a blocking handler's thread, or in the loop's."""
+    library = os.path.dirname(os.__file__)
+    places = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in sys._current_frames().values()]
+    blocking = [place for place in places if not place.startswith((library, __file__))]
+    # Past the log, which takes locks that the interrupted code may hold.
+    os.write(2, f"the daemon ends without waiting any longer for {', '.join(blocking or places)}\n".encode())
+    os._exit(0)
+
+
 async def run(config: Config) -> int:
     """Run the daemon until SIGTERM or SIGINT; give its exit code.
 
@@ -297,8 +328,7 @@ async def run(config: Config) -> int:
     _raise_file_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _obey_signals(loop, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: restart the daemon to read a changed file"))
     socket = config.settings.state_dir / "control.sock"
     async with Supervisor(config) as supervisor, ControlServer(socket, supervisor):

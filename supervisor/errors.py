@@ -6,6 +6,9 @@
     ├── NotRunning            no daemon answers on the control socket (exit 69)
     ├── AccountUnavailable    a call could not be held any longer: state, failure, retry_at
     ├── OutcomeUnknown        a call may or may not have taken effect; repeating it is the caller's decision
+    ├── TransferFailed        a file did not arrive whole (telegram.media)
+    ├── DatacenterUnreachable another datacenter than the account's own could not be reached (telegram.foreign)
+    ├── StorageBroken, SessionUnreadable, SessionInUse      stored sessions (telegram.storage)
     └── DeliveredUnseen       a message was delivered, but Telegram's copy of it could not be found
 """
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 # Telegram moves a bot to its home datacenter with USER_MIGRATE_X; more moves than this are a loop.
 MOVES = 3
 LOGIN_REQUIRED = "LOGIN_REQUIRED"
+DIRECT = "direct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +218,13 @@ class TelegramLink:
         return self._session.last_answer if self._session is not None else 0.0
 
     def route(self, path: str) -> Route:
-        """The way to this account's datacenter over a path."""
-        server, session, proxy = self._spec.server, self._storage.session, self._spec.proxies.get(path)
+        """The way to this account's datacenter over a path.
+
+        Raises:
+            LinkFailed: no proxy has this name; never is a connection direct instead.
+        """
+        server, session = self._spec.server, self._storage.session
+        proxy = proxy_of(path, self._spec.proxies)
         if server is not None and session.dc_id in (None, server.dc_id):
             return Route(path, server.host, server.port, proxy)
         host, port = session.server
@@ -376,6 +382,19 @@ class TelegramLink:
         return self._session
 
 
+def proxy_of(path: str, proxies: Mapping[str, ProxyAddress]) -> ProxyAddress | None:
+    """The proxy behind a path's name; None for "direct" alone.
+
+    Raises:
+        LinkFailed: no proxy has this name.
+    """
+    if path == DIRECT:
+        return None
+    if path not in proxies:
+        raise LinkFailed(Evidence(Source.PROXY, f"no proxy is called {path}", step="dial", path=path))
+    return proxies[path]
+
+
 def _datacenter_of(error_id: str | None) -> int | None:
     """The datacenter that USER_MIGRATE_4 names."""
     if error_id is None or not error_id.startswith("USER_MIGRATE_"):
@@ -384,7 +403,7 @@ def _datacenter_of(error_id: str | None) -> int | None:
 
 
 async def probe_path(
-    path: str, proxy: ProxyAddress | None, server: ServerAddress | None, timeout: float
+    path: str, proxies: Mapping[str, ProxyAddress], server: ServerAddress | None, timeout: float
 ) -> None:
     """Ask whether Telegram answers on a path.
 
@@ -395,7 +414,7 @@ async def probe_path(
         host, port = server.host, server.port
     else:
         host, port = TELEGRAM_HOST, TELEGRAM_PORT
-    await probe(Route(path, host, port, proxy), timeout=timeout)
+    await probe(Route(path, host, port, proxy_of(path, proxies)), timeout=timeout)
 
 
 # Telegram's production datacenter 2, where every new session begins (Pyrogram session/internals/data_center.py).

@@ -118,6 +118,7 @@ class MtprotoSession:
         self._greeted: asyncio.Future[None] | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
+        self._unwritten = 0
         self._pulse = Pulse(timings.silence_timeout)
         self._bad_packets = 0
         self._refusals = 0
@@ -568,6 +569,9 @@ class MtprotoSession:
         if now - self._tick_due > STALL:
             self._schedule_tick(0.2)  # we stood still, not the link: read what has come before judging
             return
+        if self._is_still_leaving(wire):
+            self._schedule_tick(STALL)  # the server cannot have answered what it has not got
+            return
         verdict = self._pulse.judge(now, wire.last_received, self._owed_since())
         if Verdict.LOST in verdict:
             message = f"nothing came from the link for {now - wire.last_received:.1f} s"
@@ -579,6 +583,11 @@ class MtprotoSession:
             self._events.link_overdue()
         self._repeat_unanswered(now)
         self._schedule_tick()
+
+    def _is_still_leaving(self, wire: Wire) -> bool:
+        """Whether bytes of ours have been moving out since the last look, as a large upload's do for long."""
+        before, self._unwritten = self._unwritten, wire.write_buffer_size
+        return 0 < self._unwritten != before
 
     def _repeat_unanswered(self, now: float) -> None:
         """The link lives, but these have no answer: the same message again, which is not done twice."""
