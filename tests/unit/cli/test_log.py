@@ -15,12 +15,13 @@ from tests.unit.cli.conftest import NOW, ROOT, Cli, command, fill, row
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
+    now = time.time()  # not when this was imported: `--since` counts from the moment of its test
     fill(
         tmp_path / "state",
         [
-            row(NOW - 100, incident="i-1"),
-            row(NOW - 60, incident="i-1", outcome=Result.RECOVERED, duration=40.0),
-            row(NOW - 50, "sales", kind=Kind.AUTH, incident="i-2", outcome=Result.NEEDS_LOGIN),
+            row(now - 100, incident="i-1"),
+            row(now - 60, incident="i-1", outcome=Result.RECOVERED, duration=40.0),
+            row(now - 50, "sales", kind=Kind.AUTH, incident="i-2", outcome=Result.NEEDS_LOGIN),
         ],
     )
     return tmp_path / "state"
