@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from supervisor.errors import AccountUnavailable
+
 _MIB = 1 << 20
 _WAITING = 10_000  # lines that may wait for a slow place
 _GOODBYE = 2.0  # s that a slow place is given at the end
@@ -64,6 +66,9 @@ class _Format(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(account)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info and isinstance(record.exc_info[1], AccountUnavailable):
+            # The library logs what its handlers raise. That their account stopped is no news of where they stood.
+            record = logging.makeLogRecord(record.__dict__ | {"exc_info": None, "exc_text": None})
         if getattr(record, "account", None) is None:
             record.account = record.name.removeprefix("supervisor.")
         return super().format(record)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -16,23 +21,48 @@ from supervisor.record.lock import holder, prepare_state_dir
 if TYPE_CHECKING:
     from supervisor.config.model import Config
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
 
 @click.command()
 @options
 @click.pass_obj
 def run(given: Options) -> int:
     """Run the daemon: start every account, keep it online, until SIGTERM or Ctrl-C."""
-    problems = installation.problems()
-    if problems:
-        raise ConfigError(problems)
-    config = load(given.config_path)
-    state_dir = config.settings.state_dir
-    prepare_state_dir(state_dir)
-    # The daemon takes the lock. This look comes before pyrogram's import, and before another daemon's logs are touched.
-    pid = holder(state_dir)
-    if pid is not None:
-        raise AlreadyRunning(str(state_dir), pid or None)
-    return _run(config, given)
+    with _ending_at_once():
+        problems = installation.problems()
+        if problems:
+            raise ConfigError(problems)
+        config = load(given.config_path)
+        state_dir = config.settings.state_dir
+        prepare_state_dir(state_dir)
+        # The daemon takes the lock. This look comes before pyrogram's import, and before another daemon's logs are touched.
+        pid = holder(state_dir)
+        if pid is not None:
+            raise AlreadyRunning(str(state_dir), pid or None)
+        return _run(config, given)
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """SIGTERM and SIGINT end the process, exit code 0, and SIGHUP does not, until the daemon takes them over."""
+    handlers = dict.fromkeys(_ENDING, _end) | {signal.SIGHUP: _stay}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # Where the daemon had them it has stopped, and a second signal must not kill an interpreter that cleans up.
+            ours = signal.getsignal(number) is handlers[number]
+            signal.signal(number, handler if ours else signal.SIG_IGN)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """The file has just been read: there is nothing to read again."""
 
 
 def _run(config: Config, given: Options) -> int:
@@ -44,4 +74,11 @@ def _run(config: Config, given: Options) -> int:
     with logging_to(config.settings.state_dir / "logs", debug=given.debug):
         for warning in installation.warnings():
             logging.getLogger(__name__).warning("%s", warning)
-        return asyncio.run(daemon.run(config))
+        # Half an event loop is nothing to end at once: what comes now, comes when there is a whole one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        return asyncio.run(_ready(daemon.run, config))
+
+
+async def _ready(run: Callable[[Config], Awaitable[int]], config: Config) -> int:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    return await run(config)
