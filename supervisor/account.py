@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from supervisor import botcode
 from supervisor.calls import CallGate
@@ -22,6 +22,7 @@ from supervisor.core.failure import (
     Evidence,
     Failure,
     Kind,
+    Outcome,
     Override,
     Remedy,
     Result,
@@ -45,17 +46,28 @@ from supervisor.core.lifecycle import (
     Log,
     Moment,
     PathBack,
-    Pause,
     Proved,
     RefuseCalls,
     ReleaseCalls,
-    Retry,
     Rules,
     Start,
     Stop,
     step,
 )
-from supervisor.ports import AccountSnapshot, Clock, IncidentRow, Limited, LinkFailed, Recorder, SignIn
+from supervisor.errors import AccountUnavailable
+from supervisor.journal import Journal
+from supervisor.ports import (
+    AccountLink,
+    AccountPaths,
+    AccountSnapshot,
+    Clock,
+    Dispatcher,
+    Limited,
+    LinkFailed,
+    Recorder,
+    RecoveryContext,
+    SignIn,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,68 +75,14 @@ SIGN_IN_BUDGET = "SIGN_IN_BUDGET"
 KEY_NOT_FOUND = -404
 # How often in a row, on fresh connections, Telegram must not know a key before it is given up (TDLib).
 KEY_LOST_AFTER = 3
+# How long an account may take to do as it is told; it takes no time at all, unless it is stopping. Seconds.
+HEEDED_WITHIN = 5.0
 # How long `main` may take to end when it is cancelled. Seconds.
 MAIN_GRACE = 3.0
 # States in which the bot's own code has nothing to run on.
 _WITHOUT_MAIN = frozenset({State.PAUSED, State.STOPPED, State.FAILED, State.NEEDS_LOGIN})
-
-
-class AccountLink(Protocol):
-    """What an account needs of its link to Telegram."""
-
-    @property
-    def client(self) -> Any: ...
-
-    @property
-    def user_id(self) -> int | None: ...
-
-    @property
-    def is_bot(self) -> bool | None: ...
-
-    @property
-    def can_sign_in(self) -> bool: ...
-
-    @property
-    def resent(self) -> int: ...
-
-    @property
-    def last_answer(self) -> float: ...
-
-    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None: ...
-
-    async def run(self) -> None: ...
-
-    async def open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None: ...
-
-    async def prove(self, path: str) -> None: ...
-
-    async def retire(self, reason: str) -> None: ...
-
-    def close(self) -> None: ...
-
-    def give_up(self) -> None: ...
-
-    async def shutdown(self) -> None: ...
-
-
-class AccountPaths(Protocol):
-    """What an account needs of the paths."""
-
-    def assign(self, account: str, candidates: Sequence[str], before: str | None) -> str: ...
-
-    def elsewhere(self, candidates: Sequence[str], current: str) -> bool: ...
-
-    def rotate(self, account: str, candidates: Sequence[str], current: str) -> str: ...
-
-    def leave(self, account: str) -> None: ...
-
-    async def slot(self, name: str) -> None: ...
-
-    async def is_broken(self, name: str) -> bool: ...
-
-    def suspect(self, name: str) -> None: ...
-
-    async def back(self, name: str) -> None: ...
+# States that outlive the daemon.
+_AWAITED = frozenset({State.SUSPENDED, State.PAUSED, State.FAILED, State.NEEDS_LOGIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +116,7 @@ class Account:
         new_id: Callable[[], str],
         evidence_of: Callable[..., Evidence],
         evidence_of_code: Callable[..., Evidence],
+        dispatcher: Dispatcher,
     ) -> None:
         """Build an account; `wire` gives it its link and gate, `run` starts it.
 
@@ -171,6 +130,7 @@ class Account:
             new_id: makes an incident's id.
             evidence_of: makes evidence of an exception on the way to Telegram.
             evidence_of_code: makes evidence of an exception in the bot's own code.
+            dispatcher: asks the recovery callbacks.
         """
         self.plan = plan
         self.name = plan.name
@@ -182,11 +142,16 @@ class Account:
         self._new_id = new_id
         self._evidence_of = evidence_of
         self._evidence_of_code = evidence_of_code
+        self._dispatcher = dispatcher
         path = paths.assign(plan.name, plan.candidates, plan.before.path if plan.before else None)
         self._life = Life(rules=plan.rules, path=path, incident=plan.incident)
-        self._path = path
+        if (
+            plan.before is not None and plan.before.state is State.PAUSED
+        ):  # a person's word outlives a restart
+            self._life = replace(self._life, state=State.PAUSED, since=plan.before.since)
+        last = plan.before.last_failure if plan.before else None
+        self.journal = Journal(plan.name, recorder, clock, path, last)
         self._limited = plan.before.limited if plan.before else None
-        self._last_row: Row | None = plan.before.last_failure if plan.before else None
         self._sign_ins = list(plan.sign_ins)
         self._events: asyncio.Queue[tuple[int | None, Event]] = asyncio.Queue()
         self._generation = 0
@@ -195,7 +160,8 @@ class Account:
         self._work: asyncio.Task[None] | None = None
         self._main: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
-        self._online = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._over = False
         self._link: AccountLink
         self._gate: CallGate
 
@@ -216,8 +182,16 @@ class Account:
         return self._link.client
 
     async def online(self) -> None:
-        """Wait until the account is online."""
-        await self._online.wait()
+        """Wait until the account is online.
+
+        Raises:
+            AccountUnavailable: it is off, and will not come online by itself.
+        """
+        while self._life.state is not State.ONLINE:
+            if self._over or self._life.state in (State.PAUSED, State.FAILED, State.NEEDS_LOGIN):
+                failure = self._life.last_failure
+                raise AccountUnavailable(self.name, self._life.state.value, str(failure) if failure else None)
+            await self._changed.wait()
 
     def snapshot(self) -> AccountSnapshot:
         """What `status` shows."""
@@ -227,18 +201,30 @@ class Account:
             name=self.name,
             state=life.state,
             since=life.since,
-            path=self._path,
+            path=self.journal.path,
             user_id=self._link.user_id,
             is_bot=self._link.is_bot,
-            limited=self._limited,
+            limited=self._limited if self._limited and self._limited.holds(self._clock.now()) else None,
             retry_at=life.retry_at,
             incident=incident.id if incident is not None and incident.is_open else None,
-            last_failure=self._last_row,
+            last_failure=self.journal.last,
         )
 
     def tell(self, event: Event) -> None:
         """Tell the account something that is true whatever it is doing: Pause, Retry, Stop."""
         self._events.put_nowait((None, event))
+
+    async def heeded(self) -> None:
+        """Return when it has done what it was told so far, and that is on disk."""
+        with suppress(TimeoutError):  # one whose driver has ended heeds nobody
+            async with asyncio.timeout(HEEDED_WITHIN):
+                await self._events.join()
+        if not self._over:
+            await self._recorder.save_account(self.snapshot())
+
+    def forget_limit(self) -> None:
+        """A person says that it is no longer limited."""
+        self._limited = None
 
     def link_lost(self, evidence: Evidence) -> None:
         """The link is gone (ports.LinkEvents)."""
@@ -263,7 +249,15 @@ class Account:
     def code_failed(self, evidence: Evidence) -> None:
         """The bot's own code, or an update on its way to it, failed: recorded, and nothing else."""
         failure = classify(evidence, overrides=self.plan.overrides)
-        self._record(failure, Result.RAISED, Action.FAIL)
+        self.journal.row(failure, Result.RAISED, Action.FAIL)
+
+    def reported(self, evidence: Evidence) -> Failure:
+        """A failure that somebody else's code has met: recorded, and acted on where it reaches beyond one call."""
+        failure = classify(evidence, overrides=self.plan.overrides)
+        self.journal.row(failure, Result.RAISED, Action.FAIL)
+        if evidence.source is Source.RPC and failure.scope is not Scope.CALL:
+            self.call_failed(failure)
+        return failure
 
     # --- the driver -----------------------------------------------------------------------------------
 
@@ -274,29 +268,39 @@ class Account:
                 self._group = group
                 updates = group.create_task(self._link.run(), name=f"updates:{self.name}")
                 prover = group.create_task(self._keep_proved(), name=f"prove:{self.name}")
-                self.tell(Start())
+                if self._life.state is State.PAUSED:
+                    self._refuse()
+                else:
+                    self.tell(Start())
                 await self._drive()
                 for task in (updates, prover):
                     task.cancel()
         finally:
+            self._over = True
+            self._changed.set()
             self._paths.leave(self.name)
             await self._link.shutdown()
 
     async def _drive(self) -> None:
         while True:
             generation, event = await self._events.get()
+            self._events.task_done()  # nobody sees it before all of the below is done: up to the next get nothing waits
             if generation is not None and generation != self._generation:
                 continue
+            last = self.snapshot() if isinstance(event, Stop) else None
             life, effects = step(self._life, event, self._moment())
             changed = life.state is not self._life.state or life.retry_at != self._life.retry_at
             self._life = life
             for effect in effects:
                 self._perform(effect)
             if changed:
-                self._save()
-            if isinstance(event, Stop):
+                if last is None:
+                    self._save()
+                self._changed.set()
+                self._changed = asyncio.Event()
+            if last is not None:
                 await self._end_of_work()
-                await self._recorder.save_account(self.snapshot())
+                await self._recorder.save_account(_as_left(last, self.snapshot()))
                 return
 
     async def _end_of_work(self) -> None:
@@ -333,7 +337,6 @@ class Account:
                 self._stop_work()
                 self._link.close()
             case HoldCalls():
-                self._online.clear()
                 failure = self._life.last_failure
                 self._gate.hold(self._life.state.value, str(failure) if failure else None)
             case ReleaseCalls():
@@ -356,15 +359,13 @@ class Account:
 
     def _on_online(self) -> None:
         self._key_unknown = 0
-        self._gate.path = self._path
         self._gate.release(self._link.resent)
-        self._online.set()
-        if self._main is None or self._main.done():
-            self._main = self._spawn(self._run_code(), "main")
+        ending = self._main
+        if ending is None or ending.done() or ending.cancelling():
+            self._main = self._spawn(self._run_code(ending), "main")
 
     def _refuse(self) -> None:
         life = self._life
-        self._online.clear()
         failure = str(life.last_failure) if life.last_failure else None
         self._gate.refuse(life.state.value, failure, life.retry_at)
         self._link.give_up()
@@ -380,7 +381,7 @@ class Account:
 
     async def _await_path(self) -> None:
         generation = self._generation
-        await self._paths.back(self._path)
+        await self._paths.back(self.journal.path)
         self._post(generation, PathBack())
 
     async def _attempt(self, action: Action, *, verify: bool) -> None:
@@ -389,17 +390,19 @@ class Account:
             return
         try:
             if verify and await self._is_still_good():
-                self._post(generation, Proved(self._path))
+                self._post(generation, Proved(self.journal.path, by=Action.RETRY))
                 return
-            await self._act(action)
+            if not await self._act(action):
+                self._post(generation, Failed(_undone(self._life.last_failure, action)))
+                return
         except LinkFailed as failed:
             event: Event = await self._judge(failed.evidence)
         except Exception as error:
             log.exception("%s: %s failed in an unexpected way", self.name, action.value)
-            seen = self._evidence_of(error, step=action.value, path=self._path)
+            seen = self._evidence_of(error, step=action.value, path=self.journal.path)
             event = Failed(classify(seen, overrides=self.plan.overrides))
         else:
-            event = Proved(self._path)
+            event = Proved(self.journal.path)
         self._post(generation, event)
 
     async def _prepared(self) -> bool:
@@ -409,33 +412,67 @@ class Account:
         try:
             await self._link.prepare(self._gate.call)
         except Exception as error:  # noqa: BLE001 - whatever it is, it needs a person and is recorded
-            evidence = self._evidence_of(error, step="prepare", path=self._path)
+            evidence = self._evidence_of(error, step="prepare", path=self.journal.path)
             failure = Failure(Kind.PERMANENT, Scope.ACCOUNT, Remedy.FAIL, evidence, evidence.error_id)
             self._post(self._generation, Failed(failure))
             return False
         return True
 
-    async def _act(self, action: Action) -> None:
-        if action is Action.ROTATE_PROXY:
-            self._path = self._paths.rotate(self.name, self.plan.candidates, self._path)
-        elif action is Action.RELOGIN:
-            failure = self._life.last_failure
-            await self._link.retire(str(failure) if failure else "relogin")
+    async def _act(self, action: Action) -> bool:
+        """Ask the callbacks for this action, then prove the link; False if they say that it is over."""
+        if self._life.incident is not None and self._life.incident.is_open:
+            outcome = await self._dispatcher.dispatch(self._context(action))
+            if outcome is Outcome.FAILED:
+                return False
+            if outcome is Outcome.RETRY:
+                message = f"the recovery callback for {action.value} asked for another attempt"
+                raise LinkFailed(Evidence(Source.CODE, message, step=action.value, path=self.journal.path))
         await self._open()
+        return True
+
+    def _context(self, action: Action) -> RecoveryContext:
+        failure, incident = self._life.last_failure, self._life.incident
+        return RecoveryContext(
+            account=self.name,
+            kind=failure.kind if failure else Kind.UNKNOWN,
+            action=action,
+            scope=failure.scope if failure else Scope.SESSION,
+            message=failure.evidence.message if failure else "",
+            error_id=failure.error_id if failure else None,
+            attempt=incident.spent(failure.kind) if incident and failure else 0,
+            incident=incident.id if incident else None,
+            path=self.journal.path,
+            client=self._link.client,
+            _means=self,
+        )
+
+    # --- what a recovery callback may do (ports.RecoveryMeans) ---------------------------------------
+
+    def use_proxy(self, proxy: str) -> None:
+        """Move to a proxy by name or url."""
+        self.journal.path = self._paths.use(self.name, proxy)
+
+    def rotate_proxy(self) -> None:
+        """Move to another proxy of the pool."""
+        self.journal.path = self._paths.rotate(self.name, self.plan.candidates, self.journal.path)
+
+    async def retire_session(self, reason: str) -> None:
+        """Keep the present key aside."""
+        await self._link.retire(reason)
 
     async def _open(self) -> None:
         if self._life.state is State.STARTING:
             async with self._starting:
-                await self._paths.slot(self._path)
-                await self._link.open(self._path, self._before_sign_in)
+                await self._paths.slot(self.journal.path)
+                await self._link.open(self.journal.path, self._before_sign_in)
         else:
-            await self._paths.slot(self._path)
-            await self._link.open(self._path, self._before_sign_in)
+            await self._paths.slot(self.journal.path)
+            await self._link.open(self.journal.path, self._before_sign_in)
 
     async def _is_still_good(self) -> bool:
         """Ask updates.getState: a call's 401 may have meant another datacenter's key (CLIENTS section 5)."""
         try:
-            await self._link.prove(self._path)
+            await self._link.prove(self.journal.path)
         except LinkFailed as failed:
             lost = classify(failed.evidence, overrides=self.plan.overrides).kind is Kind.AUTH
             if not lost or not self.plan.rules.can_relogin:
@@ -449,13 +486,13 @@ class Account:
             return Failed(_budget_spent(evidence))
         failure = classify(evidence, overrides=self.plan.overrides, signing_in=evidence.step == "sign-in")
         failure = self._doubt_lost_key(failure)
-        elsewhere = self._paths.elsewhere(self.plan.candidates, self._path)
+        elsewhere = self._paths.elsewhere(self.plan.candidates, self.journal.path)
         if failure.kind is Kind.PROXY and elsewhere:
-            self._paths.suspect(self._path)
+            self._paths.suspect(self.journal.path)
             return Failed(failure, elsewhere=True)
         if failure.kind not in (Kind.PROXY, Kind.CONNECTION):
             return Failed(failure)
-        broken = await self._paths.is_broken(self._path)
+        broken = await self._paths.is_broken(self.journal.path)
         return Failed(failure, path_broken=broken, elsewhere=elsewhere)
 
     def _doubt_lost_key(self, failure: Failure) -> Failure:
@@ -474,10 +511,19 @@ class Account:
         self._sign_ins = [min(at, now) for at in self._sign_ins if now - at < DAY]
         wait = self.plan.sign_in_budget.wait(self._sign_ins, now)
         if wait > 0:
-            message = f"the sign-ins of this account are used up (sign_ins_per_hour/day); the next in {wait:.0f} s"
+            message = (
+                f"the sign-ins of this account are used up (sign_ins_per_hour/day); the next in {wait:.0f} s"
+            )
             context = (("wait", f"{wait:.3f}"),)
             raise LinkFailed(
-                Evidence(Source.RPC, message, SIGN_IN_BUDGET, step="sign-in", path=self._path, context=context)
+                Evidence(
+                    Source.RPC,
+                    message,
+                    SIGN_IN_BUDGET,
+                    step="sign-in",
+                    path=self.journal.path,
+                    context=context,
+                )
             )
         self._sign_ins.append(now)
         await self._recorder.save_sign_in(SignIn(self.name, now))
@@ -490,11 +536,14 @@ class Account:
         while True:
             quiet = loop.time() - self._link.last_answer
             await asyncio.sleep(max(1.0, self.plan.prove_every - quiet))
-            if self._life.state is not State.ONLINE or loop.time() - self._link.last_answer < self.plan.prove_every:
+            if (
+                self._life.state is not State.ONLINE
+                or loop.time() - self._link.last_answer < self.plan.prove_every
+            ):
                 continue
             generation = self._generation
             try:
-                await self._link.prove(self._path)
+                await self._link.prove(self.journal.path)
             except LinkFailed as failed:
                 failure = classify(failed.evidence, overrides=self.plan.overrides)
                 if failure.scope is not Scope.CALL:
@@ -502,37 +551,54 @@ class Account:
 
     # --- the bot's own code ---------------------------------------------------------------------------
 
-    async def _run_code(self) -> None:
-        """Let handlers run, and `main`, from the first online on."""
+    async def _run_code(self, before: asyncio.Task[None] | None) -> None:
+        """Let handlers run, and `main`, from the first online on; never beside the one that still ends."""
+        if before is not None and not before.done():
+            await asyncio.wait({before})
         await botcode.keep_running(
             self._code, self._link.client, self.name, self._clock, jitter=self._jitter, crashed=self._crashed
         )
-        await asyncio.Event().wait()  # what has returned, or was given up, is not begun again at the next recovery
+        await (
+            asyncio.Event().wait()
+        )  # what has returned, or was given up, is not begun again at the next recovery
 
     async def _code(self, client: Any) -> None:
         await self.online()  # a suspension must not use up the restarts of code that only calls
         if not self._begun:
             await client.learn_me()
             self._begun = True
-            await client.begin()
+            await self._begin(client)
         if self.plan.main is not None:
             await botcode.find_main(self.plan.main)(client)
+            log.info("%s: main has returned", self.name)
+
+    async def _begin(self, client: Any) -> None:
+        try:
+            await client.begin()
+        except Exception as error:
+            raise botcode.CodeUnusable(
+                f"plugins cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
 
     def _crashed(self, error: BaseException) -> None:
-        self.code_failed(self._evidence_of_code(error, step="main", path=self._path))
+        self.code_failed(self._evidence_of_code(error, step="main", path=self.journal.path))
 
     # --- the record -----------------------------------------------------------------------------------
 
     def _limit(self, failure: Failure) -> None:
         error_id = failure.error_id or failure.evidence.message
-        self._limited = Limited(error_id, is_frozen(failure.error_id), self._clock.now())
+        frozen, now = is_frozen(failure.error_id), self._clock.now()
+        before = self._limited if self._limited and self._limited.holds(now) else None
+        self._limited = (
+            before.again(error_id, now, frozen=frozen) if before else Limited(error_id, frozen, now)
+        )
         self._save()
 
     def _log(self, entry: Log) -> None:
         """Write one row of an incident, and the incident as it now stands."""
         incident = entry.incident
-        failure = entry.failure or self._life.last_failure or _before_restart(incident, self._last_row)
-        self._record(
+        failure = entry.failure or self._life.last_failure or _before_restart(incident, self.journal.last)
+        self.journal.row(
             failure,
             entry.result,
             entry.action,
@@ -541,62 +607,20 @@ class Account:
             delay=entry.delay,
             duration=entry.duration,
         )
-        self._recorder.incident(
-            IncidentRow(
-                id=incident.id,
-                account=self.name,
-                path=self._path,
-                scope=incident.scope,
-                kind=incident.kind,
-                opened_at=incident.opened_at,
-                closed_at=incident.closed_at,
-                outcome=incident.outcome,
-                last_action=incident.last_action,
-                failures=incident.failures,
-                attempts={kind.value: n for kind, n in incident.attempts.items()},
-                backoff={kind.value: n for kind, n in incident.backoff.items()},
-            )
-        )
+        self.journal.incident(incident)
+        if entry.result in (Result.FAILED, Result.NEEDS_LOGIN):
+            self._spawn(self._tell_failed(), "failed")
 
-    def _record(
-        self,
-        failure: Failure,
-        result: Result,
-        action: Action,
-        *,
-        incident: str | None = None,
-        attempt: int = 0,
-        delay: float = 0.0,
-        duration: float | None = None,
-    ) -> None:
-        evidence = failure.evidence
-        row = Row(
-            at=self._clock.now(),
-            account=self.name,
-            path=self._path,
-            scope=failure.scope,
-            kind=failure.kind,
-            action=action,
-            outcome=result,
-            message=evidence.message,
-            incident=incident,
-            error_id=failure.error_id,
-            error_code=evidence.code,
-            method=evidence.method,
-            attempt=attempt,
-            delay=delay,
-            duration=duration,
-            cause=evidence.cause,
-            traceback=evidence.traceback,
-            context=evidence.context,
-        )
-        self._recorder.record(row)
-        if result is Result.RECOVERED:
-            log.info("%s: %s after %.1f s (%s)", self.name, result.value, duration or 0.0, failure.kind.value)
-        else:
-            self._last_row = row
-            log.warning("%s: %s: %s; %s%s", self.name, failure.kind.value, evidence.message, result.value,
-                        f", {action.value} in {delay:.1f} s" if result is Result.RETRYING else "")  # fmt: skip
+    async def _tell_failed(self) -> None:
+        """The account is over until a person acts: the callbacks for `fail` may tell one."""
+        await self._dispatcher.dispatch(self._context(Action.FAIL))
+
+
+def _as_left(before: AccountSnapshot, stopped: AccountSnapshot) -> AccountSnapshot:
+    """What awaits a person, or a time, still does when the daemon has stopped: `status` says so."""
+    if before.state not in _AWAITED:
+        return stopped
+    return replace(stopped, state=before.state, since=before.since, retry_at=before.retry_at)
 
 
 def _knows_no_key(failure: Failure) -> bool:
@@ -611,7 +635,17 @@ def _before_restart(incident: Incident, last: Row | None) -> Failure:
     """The failure of an incident that an earlier run left open, as far as it is known."""
     message = last.message if last is not None else "before the restart"
     evidence = Evidence(Source.CODE, message, path=incident.path)
-    return Failure(incident.kind, incident.scope, Remedy.RETRY, evidence, last.error_id if last is not None else None)
+    return Failure(
+        incident.kind, incident.scope, Remedy.RETRY, evidence, last.error_id if last is not None else None
+    )
+
+
+def _undone(failure: Failure | None, action: Action) -> Failure:
+    """What a recovery callback has declared beyond recovery."""
+    if failure is None:
+        evidence = Evidence(Source.CODE, f"the recovery callback for {action.value} gave up")
+        return Failure(Kind.UNKNOWN, Scope.ACCOUNT, Remedy.FAIL, evidence)
+    return replace(failure, remedy=Remedy.FAIL)
 
 
 def _budget_spent(evidence: Evidence) -> Failure:
@@ -619,6 +653,3 @@ def _budget_spent(evidence: Evidence) -> Failure:
     return Failure(
         Kind.AUTH, Scope.ACCOUNT, Remedy.WAIT, evidence, SIGN_IN_BUDGET, wait, why="the sign-in budget"
     )
-
-
-__all__ = ["Account", "AccountLink", "AccountPaths", "AccountPlan", "Pause", "Retry", "Start", "Stop"]

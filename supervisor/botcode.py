@@ -28,8 +28,12 @@ CRASHES, WITHIN = 6, 600.0
 Main = Callable[[Any], Awaitable[None]]
 
 
-class MainNotFound(Exception):
-    """`main` names nothing that can be run; the message says what to mend."""
+class CodeUnusable(Exception):
+    """The bot's code cannot be run at all; the message says what to mend."""
+
+
+class MainNotFound(CodeUnusable):
+    """`main` names nothing that can be run."""
 
 
 def find_main(spec: str) -> Main:
@@ -73,11 +77,11 @@ async def keep_running(
     while True:
         try:
             await main(client)
-        except MainNotFound as error:
+        except CodeUnusable as error:
             crashed(error)
             log.error("%s: %s", account, error)  # noqa: TRY400 - the message says it all
             return
-        except Exception as error:  # noqa: BLE001 - whatever a bot's own code raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a bot's own code raises, sys.exit() too
             crashed(error)
             crashes.append(clock.monotonic())
             if len(crashes) == CRASHES and crashes[-1] - crashes[0] < WITHIN:
@@ -87,8 +91,9 @@ async def keep_running(
                 return
             recent = sum(crashes[-1] - at < WITHIN for at in crashes)
             delay = backoff(RESTART, recent - 1, jitter())
-            log.warning("%s: main raised %s; it is started again in %.1f s", account, type(error).__name__, delay)
+            log.warning(
+                "%s: main raised %s; it is started again in %.1f s", account, type(error).__name__, delay
+            )
             await asyncio.sleep(delay)
         else:
-            log.info("%s: main has returned", account)
             return

@@ -29,15 +29,14 @@ from supervisor.core.failure import (
     Policy,
     Remedy,
     Result,
-    Row,
     Scope,
 )
 from supervisor.core.ledger import Ledger
 from supervisor.errors import AccountUnavailable, DeliveredUnseen, OutcomeUnknown
+from supervisor.journal import Journal
 from supervisor.ports import (
     Clock,
     FloodRow,
-    IncidentRow,
     LinkFailed,
     Queries,
     Recorder,
@@ -100,6 +99,7 @@ class CallGate:
         recorder: Recorder,
         clock: Clock,
         *,
+        journal: Journal,
         limits: Limits,
         policies: Mapping[Kind, Policy],
         overrides: Mapping[str, Override],
@@ -115,6 +115,7 @@ class CallGate:
             queries: what can be known of a raw query.
             recorder: the recovery log.
             clock: both clocks.
+            journal: the account's pen.
             limits: the bounds of a call.
             policies: what may be done about each kind of failure.
             overrides: the operator's own judgement of error ids.
@@ -127,6 +128,7 @@ class CallGate:
         self._queries = queries
         self._recorder = recorder
         self._clock = clock
+        self._journal = journal
         self._limits = limits
         self._policies = policies
         self._overrides = overrides
@@ -134,7 +136,9 @@ class CallGate:
         self._new_id = new_id
         self._report = report
         self._door = _Door.HELD
-        self._refusal: Callable[[str], AccountUnavailable] = lambda why: AccountUnavailable(account, "starting", why=why)
+        self._refusal: Callable[[str], AccountUnavailable] = lambda why: AccountUnavailable(
+            account, "starting", why=why
+        )
         self._backlog: deque[asyncio.Future[None]] = deque()
         self._sleepers: set[asyncio.Future[None]] = set()
         self._turns: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
@@ -144,7 +148,6 @@ class CallGate:
         self._draining = False
         self._paced_until = 0.0
         self.ledger = Ledger()
-        self.path = "direct"
 
     # --- the account's side ---------------------------------------------------------------------------
 
@@ -209,7 +212,9 @@ class CallGate:
                 waiting.set_exception(self._refusal("the call was waiting"))
         self._backlog.clear()
 
-    def _refuser(self, state: str, failure: str | None, retry_at: float | None) -> Callable[[str], AccountUnavailable]:
+    def _refuser(
+        self, state: str, failure: str | None, retry_at: float | None
+    ) -> Callable[[str], AccountUnavailable]:
         when = datetime.fromtimestamp(retry_at, UTC) if retry_at is not None else None
         return lambda why: AccountUnavailable(self._account, state, failure, when, why)
 
@@ -263,10 +268,12 @@ class CallGate:
         released = False
         while True:
             if self._door is _Door.REFUSED:
-                raise self._refusal(f"{call.method} was not sent")
+                raise self._refusal(_unanswered(call))
             if self._flooded(call) > 0:
                 await self._wait_out(call)
-                await self._queue(call)  # those who waited for the same leave at the release rate, not all at once
+                await self._queue(
+                    call
+                )  # those who waited for the same leave at the release rate, not all at once
                 released = True
             elif self._is_open and (released or self._may_pass()):
                 return
@@ -293,7 +300,7 @@ class CallGate:
 
     async def _queue(self, call: _Call) -> None:
         if self._door is _Door.REFUSED:
-            raise self._refusal(f"{call.method} was not sent")
+            raise self._refusal(_unanswered(call))
         if len(self._backlog) >= self._limits.max_held:
             raise self._refusal(f"{len(self._backlog)} calls are held already (max_held)")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -396,7 +403,7 @@ class CallGate:
 
     async def _rpc_failed(self, call: _Call, error: RpcFailed) -> Any | None:
         """Judge an answered error: return the message if it was delivered after all, None to go on, or raise."""
-        evidence = self._queries.rpc_evidence(error.code, error.text, call.query, self.path)
+        evidence = self._queries.rpc_evidence(error.code, error.text, call.query, self._journal.path)
         failure = classify(evidence, overrides=self._overrides)
         if failure.error_id == _DUPLICATE:
             return await self._duplicate(call, error)
@@ -464,7 +471,11 @@ class CallGate:
         policy = self._policies.get(failure.kind, self._policies[Kind.UNKNOWN])
         resends = call.resends.get(failure.kind, 0)
         decision = for_call(failure, resends, policy, self._jitter())
-        if failure.kind in _DEMANDED and decision.result is Result.RETRYING and decision.delay > call.wait_left:
+        if (
+            failure.kind in _DEMANDED
+            and decision.result is Result.RETRYING
+            and decision.delay > call.wait_left
+        ):
             return Decision(Remedy.RAISE, 0.0, resends, policy.max_retries, Result.RAISED)
         return decision
 
@@ -496,49 +507,38 @@ class CallGate:
         call.incident = None
 
     def _record(
-        self, call: _Call, failure: Failure, decision: Decision, result: Result, *, duration: float | None = None
+        self,
+        call: _Call,
+        failure: Failure,
+        decision: Decision,
+        result: Result,
+        *,
+        duration: float | None = None,
     ) -> None:
-        evidence = failure.evidence
-        recovered = result is Result.RECOVERED
-        self._recorder.record(
-            Row(
-                at=self._clock.now(),
-                account=self._account,
-                path=self.path,
-                scope=failure.scope,
-                kind=failure.kind,
-                action=decision.remedy.action,
-                outcome=result,
-                message=evidence.message,
-                incident=call.incident,
-                error_id=failure.error_id,
-                error_code=evidence.code,
-                method=call.method,
-                attempt=decision.attempt,
-                delay=decision.delay,
-                duration=duration,
-                cause=evidence.cause,
-                traceback=None if recovered else evidence.traceback,
-                context=evidence.context,
-            )
+        self._journal.row(
+            failure,
+            result,
+            decision.remedy.action,
+            method=call.method,
+            incident=call.incident,
+            attempt=decision.attempt,
+            delay=decision.delay,
+            duration=duration,
         )
 
     def _save_incident(self, call: _Call, result: Result) -> None:
         assert call.incident is not None and call.failure is not None  # noqa: PT018 - the caller's business
-        self._recorder.incident(
-            IncidentRow(
-                id=call.incident,
-                account=self._account,
-                path=self.path,
-                scope=call.failure.scope,
-                kind=call.failure.kind,
-                opened_at=call.began_at,
-                closed_at=self._clock.now(),
-                outcome=result,
-                last_action=call.action,
-                failures=sum(call.resends.values()),
-            )
+        failures = sum(call.resends.values())
+        self._journal.ended_call(
+            call.incident, call.failure, call.action, result, opened_at=call.began_at, failures=failures
         )
+
+
+def _unanswered(call: _Call) -> str:
+    """What has become of a call that may not leave; who hears "not sent" sends it again by himself."""
+    return (
+        f"{call.method} {'was sent, and may have been done' if call.may_have_been_sent else 'was not sent'}"
+    )
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

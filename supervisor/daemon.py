@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import functools
 import logging
 import os
@@ -12,27 +13,37 @@ import secrets
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from supervisor import actions, seats
 from supervisor.account import Account, AccountPlan
 from supervisor.calls import CallGate, Limits
+from supervisor.config.load import load
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.model import Config
+from supervisor.config.words import did_you_mean
+from supervisor.control.protocol import ControlError
 from supervisor.control.server import ControlServer
 from supervisor.core.budget import SignInBudget
-from supervisor.core.failure import Kind
+from supervisor.core.failure import Failure, Kind, State
 from supervisor.core.incident import Incident
 from supervisor.core.ledger import Flood, restore
 from supervisor.core.lifecycle import Rules
+from supervisor.logins import Logins, Seat
 from supervisor.paths import Paths
 from supervisor.pool import Pool
-from supervisor.ports import IncidentRow, Saved
+from supervisor.ports import AccountSnapshot, IncidentRow, RecoveryContext, Saved
 from supervisor.record.lock import StateLock
 from supervisor.record.store import Store, StoreSettings
 from supervisor.report.status import status
+
+if TYPE_CHECKING:
+    from supervisor.telegram.link import TelegramLink
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +75,25 @@ class Supervisor:
         self._pool: Pool
         self._paths: Paths
         self._store: Store
+        self._dispatcher: actions.Dispatcher
         self._server: Any = None
         self._proxies: dict[str, Any] = {}
         self._db: Any = None
+        self._links: dict[str, TelegramLink] = {}
+        self._logins: Logins
+
+    @classmethod
+    def from_config(cls, path: str | Path, *, env: Mapping[str, str] = os.environ) -> Self:
+        """A supervisor of what a configuration file says.
+
+        Args:
+            path: accounts.toml.
+            env: where ``${VARIABLE}`` is looked up.
+
+        Raises:
+            ConfigError: something is wrong with it; everything at once, with lines.
+        """
+        return cls(load(Path(path), env=env))
 
     async def __aenter__(self) -> Self:
         settings = self.config.settings
@@ -82,10 +109,15 @@ class Supervisor:
         return self
 
     async def _open(self) -> None:
+        await self._open_state(is_daemon=True)
+        await self._open_accounts()
+
+    async def _open_state(self, *, is_daemon: bool) -> None:
         settings = self.config.settings
         enter = self._stack
         enter.enter_context(StateLock(settings.state_dir))
-        store = Store.open(settings.state_dir / "recovery.db", StoreSettings(retention_days=settings.retention_days))
+        store_settings = StoreSettings(retention_days=settings.retention_days, is_daemon=is_daemon)
+        store = Store.open(settings.state_dir / "recovery.db", store_settings)
         self._store = await enter.enter_async_context(store)
         self._saved = await self._store.saved()
         # pyrogram may only be imported inside a running loop, and costs 2 s: not before it is needed.
@@ -95,13 +127,24 @@ class Supervisor:
         enter.push_async_callback(self._db.close)
         self._server = self._server_address()
         self._proxies = self._proxy_addresses()
-        self._paths = Paths(self.config.proxies, self._probe, self._clock, settings.connect_budget)
+
+    async def _open_accounts(self) -> None:
+        settings, enter = self.config.settings, self._stack
+        self._paths = Paths(
+            self.config.proxies, self._probe, self._clock, settings.connect_budget, self._add_proxy
+        )
+        actions.load(settings.callbacks)
+        self._dispatcher = actions.Dispatcher(
+            actions.registered.merged(actions.builtin()), self._callback_broke
+        )
         starting = asyncio.Semaphore(settings.start_limit)
         self._pool = Pool(functools.partial(self._account, starting=starting), self.config.accounts)
         tasks = await enter.enter_async_context(_Tasks())
         tasks.create_task(self._paths.run(), name="paths")
         pool = tasks.create_task(self._pool.run(), name="pool")
         enter.push_async_callback(self._stop_pool, pool)
+        self._logins = self._new_logins(self._running_seat)
+        enter.callback(self._logins.close)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,13 +168,94 @@ class Supervisor:
             row_id=self._store.row_id,
         )
 
+    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Take accounts offline, until `resume`, through restarts (ports.Control).
+
+        Args:
+            accounts: names, or patterns as ``support-*``.
+
+        Raises:
+            ControlError: there is no such account; then nothing is done.
+        """
+        return await self._order(accounts, self._pool.pause, lambda state: state is not State.PAUSED)
+
+    async def resume(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Bring paused accounts online again (ports.Control); see `pause`."""
+        return await self._order(accounts, self._pool.resume, lambda state: state is State.PAUSED)
+
+    async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Try accounts now, and forget that they were limited (ports.Control); see `pause`.
+
+        Those that are paused stay so: somebody wanted it.
+        """
+        return await self._order(accounts, self._pool.retry, lambda state: state is not State.PAUSED)
+
+    async def _order(
+        self, asked: Sequence[str], give: Callable[[str], None], concerns: Callable[[State], bool]
+    ) -> list[dict[str, Any]]:
+        chosen = [self._pool.accounts[name] for name in self._named(asked)]
+        told = {account.name for account in chosen if concerns(account.state)}
+        for name in told:
+            give(name)
+        await asyncio.gather(*(account.heeded() for account in chosen))
+        return [
+            {"name": account.name, "state": account.state.value, "changed": account.name in told}
+            for account in chosen
+        ]
+
+    def _named(self, asked: Sequence[str]) -> list[str]:
+        known = list(self._pool.accounts)
+        for pattern in asked:
+            if not fnmatch.filter(known, pattern):
+                what = "matches" if any(sign in pattern for sign in "*?[") else "is called"
+                text = f'no account {what} "{pattern}"{did_you_mean(pattern, known)}'
+                raise ControlError("unknown_account", text, context={"account": pattern}, status=404)
+        return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in asked)]
+
+    async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
+        """Take one step of signing a user account in (ports.Control); see `logins.Logins.step`.
+
+        Raises:
+            LoginRefused: the sign-in cannot go on.
+        """
+        return await self._logins.step(account, step, text)
+
     async def client(self, name: str) -> Any:
         """An account's `pyrogram.Client`, once the account is online: call anything on it.
 
         Raises:
             KeyError: no account has this name.
         """
-        return await self._pool.client(name)
+        return await self._pool.client(self._known(name))
+
+    async def handle_error(
+        self, name: str, error: BaseException, context: Mapping[str, object] | None = None
+    ) -> Failure:
+        """Report a failure of one's own code: classified, recorded, and acted on where it reaches beyond one call.
+
+        Args:
+            name: the account's name.
+            error: what was raised.
+            context: what was being done; it goes into the record, so no secrets.
+
+        Returns:
+            What was made of it.
+
+        Raises:
+            KeyError: no account has this name.
+        """
+        from supervisor.telegram.evidence import from_code
+
+        seen = from_code(error, step="handle_error", path=self._pool.accounts[self._known(name)].journal.path)
+        told = tuple((key, str(value)) for key, value in (context or {}).items())
+        return self._pool.accounts[name].reported(replace(seen, context=(*seen.context, *told)))
+
+    def _known(self, name: str) -> str:
+        if name not in self.config.accounts:
+            raise KeyError(
+                f"no account is called {name!r}; there are {', '.join(self.config.accounts) or 'none'}"
+            )
+        return name
 
     # --- building -------------------------------------------------------------------------------------
 
@@ -154,9 +278,25 @@ class Supervisor:
         from supervisor.telegram.dial import ProxyAddress
 
         return {
-            p.name: ProxyAddress(p.scheme, p.host, p.port, p.username, p.password.reveal() if p.password else None)
+            p.name: ProxyAddress(
+                p.scheme, p.host, p.port, p.username, p.password.reveal() if p.password else None
+            )
             for p in self.config.proxies.values()
         }
+
+    def _add_proxy(self, url: str) -> str:
+        from supervisor.telegram.dial import proxy_from_url
+
+        address = proxy_from_url(url)
+        self._proxies[address.where] = address
+        return address.where
+
+    def _callback_broke(self, ctx: RecoveryContext, callback: str, error: BaseException) -> None:
+        """A recovery callback raised or took too long: recorded, and nothing else."""
+        from supervisor.telegram.evidence import from_code
+
+        account = self._pool.accounts[ctx.account]
+        account.code_failed(from_code(error, step=f"callback {callback}", path=ctx.path))
 
     def _account(self, name: str, *, starting: asyncio.Semaphore) -> Account:
         from supervisor.telegram import queries
@@ -175,8 +315,11 @@ class Supervisor:
             new_id=_new_id,
             evidence_of=from_exception,
             evidence_of_code=from_code,
+            dispatcher=self._dispatcher,
         )
-        link = TelegramLink(self._link_spec(configured), self._db, account, account.code_failed)
+        link = self._links[name] = TelegramLink(
+            self._link_spec(configured), self._db, account, account.code_failed
+        )
         is_bot = configured.is_bot is not False
         gate = CallGate(
             name,
@@ -184,6 +327,7 @@ class Supervisor:
             queries,
             self._store,
             self._clock,
+            journal=account.journal,
             limits=Limits(
                 settings.call_timeout,
                 settings.max_wait,
@@ -196,7 +340,9 @@ class Supervisor:
             new_id=_new_id,
             report=account.call_failed,
         )
-        floods = [Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name]
+        floods = [
+            Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name
+        ]
         gate.ledger = restore(floods, self._clock.now(), self._clock.monotonic())
         account.wire(link, gate)
         return account
@@ -239,6 +385,60 @@ class Supervisor:
             options=configured.client,
             proxies=self._proxies,
         )
+
+    # --- signing user accounts in ---------------------------------------------------------------------
+
+    def _new_logins(self, seat: Callable[[str], Seat]) -> Logins:
+        settings = self.config.settings
+        return Logins(
+            seat,
+            self._store,
+            self._clock,
+            budget=SignInBudget(settings.sign_ins_per_hour, settings.sign_ins_per_day),
+            sign_ins=self._saved.sign_ins,
+            floods=self._saved.floods,
+            overrides=self.config.overrides,
+        )
+
+    def _running_seat(self, name: str) -> Seat:
+        configured = seats.user(name, self.config.accounts)
+        return seats.RunningSeat(configured, self._links[name], self._pool.accounts[name], self._paths)
+
+    def _lone_seat(self, name: str) -> Seat:
+        from supervisor.telegram.link import TelegramLink
+
+        configured = seats.user(name, self.config.accounts)
+        link = self._links[name] = TelegramLink(
+            self._link_spec(configured), self._db, seats.Deaf(), lambda _evidence: None
+        )
+        before = self._saved.accounts.get(name)
+        return seats.LoneSeat(configured, link, before, self.config.overrides, self._no_longer_needed)
+
+    async def _no_longer_needed(self, before: AccountSnapshot) -> None:
+        now = self._clock.now()
+        await self._store.save_account(replace(before, state=State.STOPPED, since=now, retry_at=None))
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Logins]:
+        async with self._stack:
+            await self._open_state(is_daemon=False)
+            logins = self._new_logins(self._lone_seat)
+            try:
+                yield logins
+            finally:
+                logins.close()
+                for link in self._links.values():
+                    await link.shutdown()
+
+
+def logins_alone(config: Config) -> AbstractAsyncContextManager[Logins]:
+    """What a sign-in needs where no daemon runs: the state directory and Telegram; no account is started.
+
+    Raises:
+        AlreadyRunning: (on entering) a daemon holds the state directory.
+        StorageBroken: (on entering) the sessions could not be opened.
+    """
+    return Supervisor(config)._alone()  # noqa: SLF001 - half a supervisor is this module's business
 
 
 class _Tasks:
@@ -310,8 +510,9 @@ def _obey_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
     """End the process, and say where somebody's code still is: in a blocking handler's thread, or in the loop's."""
-    library = os.path.dirname(os.__file__)
-    places = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in sys._current_frames().values()]
+    library = str(Path(os.__file__).parent)
+    frames = sys._current_frames().values()  # noqa: SLF001 - documented, and takes no lock
+    places = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames]
     blocking = [place for place in places if not place.startswith((library, __file__))]
     # Past the log, which takes locks that the interrupted code may hold.
     os.write(2, f"the daemon ends without waiting any longer for {', '.join(blocking or places)}\n".encode())
@@ -329,12 +530,12 @@ async def run(config: Config) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     _obey_signals(loop, stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: restart the daemon to read a changed file"))
+    loop.add_signal_handler(
+        signal.SIGHUP, lambda: log.warning("SIGHUP: restart the daemon to read a changed file")
+    )
     socket = config.settings.state_dir / "control.sock"
     async with Supervisor(config) as supervisor, ControlServer(socket, supervisor):
         log.info("running, pid %d", os.getpid())
         await stop.wait()
         log.info("stopping")
     return 0
-
-

@@ -1,15 +1,16 @@
 """The public exceptions.
 
-    SupervisorError
-    ├── ConfigError           the configuration or the installation (exit 78)
-    ├── AlreadyRunning        another daemon holds state_dir (exit 75)
-    ├── NotRunning            no daemon answers on the control socket (exit 69)
-    ├── AccountUnavailable    a call could not be held any longer: state, failure, retry_at
-    ├── OutcomeUnknown        a call may or may not have taken effect; repeating it is the caller's decision
-    ├── TransferFailed        a file did not arrive whole (telegram.media)
-    ├── DatacenterUnreachable another datacenter than the account's own could not be reached (telegram.foreign)
-    ├── StorageBroken, SessionUnreadable, SessionInUse      stored sessions (telegram.storage)
-    └── DeliveredUnseen       a message was delivered, but Telegram's copy of it could not be found
+SupervisorError
+├── ConfigError           the configuration or the installation (exit 78)
+├── AlreadyRunning        another daemon holds state_dir (exit 75)
+├── NotRunning            no daemon answers on the control socket (exit 69)
+├── LoginRefused          a sign-in cannot go on (exit 2, 75, 77 or 78)
+├── AccountUnavailable    a call could not be held any longer: state, failure, retry_at
+├── OutcomeUnknown        a call may or may not have taken effect; repeating it is the caller's decision
+├── TransferFailed        a file did not arrive whole (telegram.media)
+├── DatacenterUnreachable another datacenter than the account's own could not be reached (telegram.foreign)
+├── StorageBroken, SessionUnreadable, SessionInUse      stored sessions (telegram.storage)
+└── DeliveredUnseen       a message was delivered, but Telegram's copy of it could not be found
 """
 
 from __future__ import annotations
@@ -49,6 +50,25 @@ class AlreadyRunning(SupervisorError):
 
 class NotRunning(SupervisorError):
     """No daemon answers on the control socket."""
+
+
+class LoginRefused(SupervisorError):
+    """A user account's sign-in cannot go on.
+
+    Args:
+        code: a stable word, as ``banned``, ``flood``, ``budget``, ``configuration``, ``not_a_user``.
+        message: what is wrong, and what to do.
+        retryable: whether it may succeed later.
+        wait: after how many seconds, where that is known.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable or wait is not None
+        self.wait = wait
 
 
 class AccountUnavailable(SupervisorError):
@@ -110,6 +130,8 @@ class DeliveredUnseen(SupervisorError):
     """
 
     def __init__(self, account: str, method: str) -> None:
-        super().__init__(f"{account}: {method} was delivered; its message could not be fetched. Do not send it again")
+        super().__init__(
+            f"{account}: {method} was delivered; its message could not be fetched. Do not send it again"
+        )
         self.account = account
         self.method = method

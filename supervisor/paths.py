@@ -49,6 +49,7 @@ class Paths:
         probe: Callable[[str], Awaitable[None]],
         clock: Clock,
         connect_budget: float,
+        add: Callable[[str], str],
     ) -> None:
         """Build the paths; "direct" is always one.
 
@@ -57,11 +58,13 @@ class Paths:
             probe: asks whether Telegram answers on a path; raises LinkFailed if not.
             clock: both clocks.
             connect_budget: new connections a second on each path.
+            add: makes a proxy of a url and gives its name; raises ValueError.
         """
         self._probe = probe
         self._clock = clock
-        bucket = TokenBucket(connect_budget, max(1.0, connect_budget))
-        self._paths = {name: _Path(name, bucket) for name in (DIRECT, *names)}
+        self._add = add
+        self._bucket = TokenBucket(connect_budget, max(1.0, connect_budget))
+        self._paths = {name: _Path(name, self._bucket) for name in (DIRECT, *names)}
         for path in self._paths.values():
             path.works.set()
         self._group: asyncio.TaskGroup | None = None
@@ -97,6 +100,19 @@ class Paths:
         chosen = self._least_loaded(others) if others else current
         self._move(account, chosen)
         return chosen
+
+    def use(self, account: str, proxy: str) -> str:
+        """Move an account to a proxy: a configured one's name, or a url.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        name = proxy if proxy in self._paths else self._add(proxy)
+        if name not in self._paths:
+            self._paths[name] = _Path(name, self._bucket)
+            self._paths[name].works.set()
+        self._move(account, name)
+        return name
 
     def leave(self, account: str) -> None:
         """The account uses no path any longer."""
@@ -187,6 +203,8 @@ class Paths:
         except LinkFailed as failed:
             path.last_cause = failed.evidence.message
             return failed.evidence
+        except Exception:
+            log.exception("the probe of path %s failed; this is a fault of tg-supervisor", path.name)
         path.last_cause = None
         return None
 

@@ -73,8 +73,13 @@ class Pool:
         """Take an account offline until `resume`."""
         self.accounts[name].tell(Pause())
 
+    def resume(self, name: str) -> None:
+        """Bring a paused account online again."""
+        self.accounts[name].tell(Retry())
+
     def retry(self, name: str) -> None:
-        """Try an account now, whatever its state."""
+        """Try an account now, whatever its state, and forget that it was limited."""
+        self.accounts[name].forget_limit()
         self.accounts[name].tell(Retry())
 
     async def client(self, name: str) -> Any:

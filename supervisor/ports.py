@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,13 +20,28 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
+# PRODUCT "Account states": clears after 24 h without a repeat. Seconds.
+_LIMITED_FOR = 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """An account that Telegram limits, and that keeps running."""
+    """An account that Telegram limits, and that keeps running. `seen_at`: when it last said so, if not `since`."""
 
     error_id: str
     frozen: bool
     since: float
+    seen_at: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Whether it still counts: 24 h after the last time it is over; a frozen account is until a person acts."""
+        return self.frozen or now - (self.seen_at or self.since) < _LIMITED_FOR
+
+    def again(self, error_id: str, now: float, *, frozen: bool) -> Limited:
+        """Telegram has said so once more: a frozen account stays one, whatever else it is told."""
+        if frozen and not self.frozen:
+            return Limited(error_id, frozen, now)
+        return Limited(self.error_id if self.frozen else error_id, self.frozen, self.since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,66 @@ class LinkEvents(Protocol):
 
     def link_answers(self, outstanding: int) -> None:
         """The overdue link moves again; so many queries are unanswered."""
+
+
+class AccountLink(Protocol):
+    """What an account needs of its link to Telegram."""
+
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def user_id(self) -> int | None: ...
+
+    @property
+    def is_bot(self) -> bool | None: ...
+
+    @property
+    def can_sign_in(self) -> bool: ...
+
+    @property
+    def resent(self) -> int: ...
+
+    @property
+    def last_answer(self) -> float: ...
+
+    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None: ...
+
+    async def run(self) -> None: ...
+
+    async def open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None: ...
+
+    async def prove(self, path: str) -> None: ...
+
+    async def retire(self, reason: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def give_up(self) -> None: ...
+
+    async def shutdown(self) -> None: ...
+
+
+class AccountPaths(Protocol):
+    """What an account needs of the paths."""
+
+    def assign(self, account: str, candidates: Sequence[str], before: str | None) -> str: ...
+
+    def elsewhere(self, candidates: Sequence[str], current: str) -> bool: ...
+
+    def rotate(self, account: str, candidates: Sequence[str], current: str) -> str: ...
+
+    def leave(self, account: str) -> None: ...
+
+    async def slot(self, name: str) -> None: ...
+
+    async def is_broken(self, name: str) -> bool: ...
+
+    def use(self, account: str, proxy: str) -> str: ...
+
+    def suspect(self, name: str) -> None: ...
+
+    async def back(self, name: str) -> None: ...
 
 
 class LinkFailed(Exception):
@@ -258,3 +333,15 @@ class Control(Protocol):
     """What the control socket may ask of the daemon."""
 
     def status(self) -> dict[str, Any]: ...
+
+    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Take accounts (names, or patterns as ``support-*``) offline; give name, state and whether it changed."""
+
+    async def resume(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Bring paused accounts online again; the same."""
+
+    async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        """Try accounts now, and forget that they were limited; the same."""
+
+    async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
+        """Take one step of signing a user account in; raises LoginRefused."""

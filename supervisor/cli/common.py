@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from supervisor.control.protocol import ControlError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,6 +59,12 @@ class Options:
         from supervisor.config.load import load_state_dir
 
         return load_state_dir(self.config_path)
+
+
+def not_ready(pid: int) -> ControlError:
+    """A daemon holds the state directory, but nobody answers at its socket."""
+    text = f"the daemon (pid {pid}) does not answer yet: it is starting or stopping; try again"
+    return ControlError("not_ready", text, retryable=True)
 
 
 def options(command: F) -> F:

@@ -12,11 +12,10 @@ from typing import Any
 
 import click
 
-from supervisor.cli.common import Options, options, say
+from supervisor.cli.common import Options, not_ready, options, say
 from supervisor.cli.tables import Column, print_table
 from supervisor.cli.words import clock, span, what_failed, when
 from supervisor.control.client import ControlClient
-from supervisor.control.protocol import ControlError
 from supervisor.errors import NotRunning
 from supervisor.record import queries
 from supervisor.record.lock import holder
@@ -83,8 +82,7 @@ def _find(state_dir: Path) -> tuple[dict[str, Any], list[str]]:
     except NotRunning:
         pid = holder(state_dir)
         if pid is not None:
-            text = f"the daemon (pid {pid}) does not answer yet: it is starting or stopping; try again"
-            raise ControlError("not_ready", text, retryable=True) from None
+            raise not_ready(pid) from None
     return _last_run(state_dir / "recovery.db")
 
 

@@ -19,9 +19,16 @@ from supervisor.errors import AlreadyRunning, ConfigError, NotRunning, Superviso
 COMMANDS = {
     "run": ("run", "Run the daemon: start every account and keep it online."),
     "check": ("check", "Validate the configuration and show what would run."),
+    "login": ("login", "Sign a user account in, with the code that Telegram sends it."),
     "status": ("status", "Show the state of every account."),
+    "stats": ("stats", "Show what was recovered, how fast and by what."),
     "log": ("log", "Show the recovery log, newest last."),
     "resolve": ("log", "Mark rows of the log as dealt with."),
+    "explain": ("explain", "Say what would be done about an error, and why."),
+    "pause": ("control", "Take accounts offline until they are resumed."),
+    "resume": ("control", "Bring paused accounts online again."),
+    "retry": ("control", "Try accounts now that failed, wait or are limited."),
+    "demo": ("demo", "Show all of it against a local Telegram, faults included."),
 }
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,6 +40,7 @@ from supervisor.config.sections import (
 )
 from supervisor.config.source import Document
 from supervisor.config.table import file_path
+from supervisor.core.failure import DEFAULT_POLICIES, Kind, Override, Policy
 from supervisor.errors import ConfigError
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -79,6 +81,35 @@ def load(
         accounts=MappingProxyType(accounts),
         search_path=search_path(document),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """[recovery] and [classify]: how failures are judged, and what may be done about each kind.
+
+    Args:
+        policies: by kind; the defaults where the file does not say otherwise, or could not be read.
+        overrides: the operator's own rows.
+        problems: what was wrong with these two tables, or kept the file from being read.
+        read: whether the file could be read at all.
+    """
+
+    policies: Mapping[Kind, Policy]
+    overrides: Mapping[str, Override]
+    problems: list[str]
+    read: bool
+
+
+def load_judgement(path: Path | str, *, env: Mapping[str, str] = os.environ) -> Judgement:
+    """Read ``[recovery]`` and ``[classify]`` alone, for `explain`: no secret is looked at, and nothing is raised."""
+    document = Document(path, env)
+    if not document.sources:
+        return Judgement(DEFAULT_POLICIES, {}, document.problems(), read=False)
+    before = document.problems()
+    policies, rows = read_policies(document), read_overrides(document)
+    unread = [] if document.complete else before
+    problems = unread + [problem for problem in document.problems() if problem not in before]
+    return Judgement(policies, rows, problems, read=True)
 
 
 def load_state_dir(

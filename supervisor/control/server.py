@@ -18,7 +18,7 @@ from aiohttp import web
 
 from supervisor.control.address import short
 from supervisor.control.protocol import ControlError
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, LoginRefused
 from supervisor.ports import Control
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,40 @@ def _status(control: Control, _: Mapping[str, Any]) -> Answer:
     return control.status()
 
 
-ROUTES: tuple[Route, ...] = (Route("GET", "status", _status),)
+def _order(verb: str) -> Callable[[Control, Mapping[str, Any]], Awaitable[Answer]]:
+    """A command that is given to accounts by their names."""
+
+    async def order(control: Control, body: Mapping[str, Any]) -> Answer:
+        accounts = body.get("accounts")
+        if (
+            not isinstance(accounts, list)
+            or not accounts
+            or not all(isinstance(name, str) for name in accounts)
+        ):
+            raise ControlError("bad_request", f"{verb} takes accounts, a list of names or patterns")
+        return {"schema": 1, "accounts": await getattr(control, verb)(accounts)}
+
+    return order
+
+
+async def _login(control: Control, body: Mapping[str, Any]) -> Answer:
+    fields = [body.get(key, "") for key in ("account", "step", "text")]
+    if not all(isinstance(value, str) for value in fields):
+        raise ControlError("bad_request", "account, step and text of a login are strings")
+    try:
+        return await control.login(*fields)
+    except LoginRefused as refused:
+        context = {"wait_s": refused.wait}
+        raise ControlError(
+            refused.code, str(refused), retryable=refused.retryable, context=context, status=409
+        ) from None
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "status", _status),
+    Route("POST", "login", _login),
+    *(Route("POST", verb, _order(verb)) for verb in ("pause", "resume", "retry")),
+)
 
 
 class ControlServer:

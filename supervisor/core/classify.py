@@ -97,6 +97,13 @@ def lookup(
     return _judge(_imagined(text), overrides, signing_in=signing_in, by_name=True)
 
 
+@cache
+def known_ids() -> frozenset[str]:
+    """Every id of the table, ours too, as it is spelled there (``FLOOD_WAIT_X``)."""
+    table = _table()
+    return frozenset(table.ids).union(spelled for _, spelled in table.ours if spelled != _ANY)
+
+
 def is_frozen(error_id: str | None) -> bool:
     """Whether the id says that the account is frozen: read-only until an appeal or its deletion.
 

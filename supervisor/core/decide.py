@@ -77,7 +77,9 @@ def for_incident(
     if failure.remedy is Remedy.FAIL:
         return Decision(Remedy.FAIL, 0.0, spent, policy.max_retries, Result.FAILED)
     if failure.kind is Kind.AUTH and failure.remedy is Remedy.WAIT and failure.wait is not None:
-        return Decision(Remedy.WAIT, failure.wait, spent, policy.max_retries, Result.SUSPENDED)  # sign-in budget
+        return Decision(
+            Remedy.WAIT, failure.wait, spent, policy.max_retries, Result.SUSPENDED
+        )  # sign-in budget
     if path_broken:
         return Decision(remedy, 0.0, spent, policy.max_retries, Result.RETRYING)
     if spent >= policy.max_retries:

@@ -82,9 +82,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """An RPC was answered on the present link, over this path."""
+    """An RPC was answered on the present link, over this path; `by` what, if not by the action ordered."""
 
     path: str
+    by: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def _proved(life: Life, event: Event, moment: Moment) -> Step:
     effects: list[Effect] = []
     current = life.incident
     if current is not None and current.is_open:
-        action = current.last_action or Action.RECONNECT
+        action = event.by or current.last_action or Action.RECONNECT
         duration = max(0.0, moment.mono - current.began)
         current = current.closed(Result.RECOVERED, moment.now, moment.mono)
         effects.append(Log(current, Result.RECOVERED, action, duration=duration))
@@ -214,9 +215,13 @@ def _proved(life: Life, event: Event, moment: Moment) -> Step:
 
 def _current_incident(life: Life, failure: Failure, moment: Moment) -> Incident:
     last = life.incident
-    if last is None or (last.ended is not None and moment.mono - last.ended > life.rules.stable_after):
+    if last is None or last.outcome is Result.FAILED or _is_past(last, life, moment):
         return incidents.opened(moment.incident_id, failure, life.path, moment.now, moment.mono)
     return last if last.is_open else last.reopened(moment.now, moment.mono)
+
+
+def _is_past(incident: Incident, life: Life, moment: Moment) -> bool:
+    return incident.ended is not None and moment.mono - incident.ended > life.rules.stable_after
 
 
 def _lost(life: Life, event: Event, moment: Moment) -> Step:
@@ -308,7 +313,8 @@ def _probe_failed(life: Life, event: Event, moment: Moment) -> Step:
         return _end(life, event, Result.FAILED, moment)
     if event.failure.remedy is Remedy.RELOGIN and not life.rules.can_relogin:
         return _end(life, event, Result.NEEDS_LOGIN, moment)
-    delay = event.failure.wait or 0.0
+    wait = event.failure.wait
+    delay = max(wait, backoff(HALF_OPEN, life.probes, moment.jitter)) if wait else 0.0
     decision = Decision(Remedy.FAIL, delay, life.probes, 0, Result.SUSPENDED)
     return _suspend(life, event, decision, moment)
 
@@ -343,7 +349,9 @@ def _retry(life: Life, _event: Event, moment: Moment) -> Step:
 
 
 def _stop(life: Life, _event: Event, moment: Moment) -> Step:
-    return replace(_enter(life, State.STOPPED, moment), retry_at=None), (CloseLink(), RefuseCalls())
+    # What a person has paused is so still when the daemon starts again.
+    state = State.PAUSED if life.state is State.PAUSED else State.STOPPED
+    return replace(_enter(life, state, moment), retry_at=None), (CloseLink(), RefuseCalls())
 
 
 def _ignore(life: Life, _event: Event, _moment: Moment) -> Step:
@@ -376,7 +384,9 @@ TABLE: dict[tuple[State, type], Transition] = {
     (State.SUSPENDED, PathBack): _path_back,
     # news that comes too late to matter: the work it tells of was called off
     **{(state, event): _ignore for state in _OFF for event in (Proved, Failed, DelayOver, PathBack)},
-    **{(state, event): _ignore for state in (State.STARTING, State.ONLINE) for event in (DelayOver, PathBack)},
+    **{
+        (state, event): _ignore for state in (State.STARTING, State.ONLINE) for event in (DelayOver, PathBack)
+    },
 }
 
 

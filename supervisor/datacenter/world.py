@@ -57,7 +57,8 @@ class Message:
 class Account:
     """An account that can sign in: a bot by its token, a user by a key made for it.
 
-    `sign_in_error` is what auth.importBotAuthorization answers instead of signing in.
+    `sign_in_error` is what auth.importBotAuthorization and auth.sendCode answer instead of signing in.
+    `code_by_sms_after` is after how many seconds a code that was not entered may be had by SMS; None is never.
     """
 
     user_id: int
@@ -67,6 +68,7 @@ class Account:
     phone: str | None = None
     code: str = "12345"
     code_hash: str = ""
+    code_by_sms_after: int | None = None
     password: Password | None = None
     sign_in_error: tuple[int, str] | None = None
     pts: int = 1

@@ -63,7 +63,7 @@ CREATE TABLE accounts (             -- the last snapshot of each
     path TEXT NOT NULL,
     user_id INTEGER,
     is_bot INTEGER,
-    limited TEXT,                   -- JSON: [error_id, frozen, since]
+    limited TEXT,                   -- JSON: [error_id, frozen, since, seen_at]
     retry_at REAL,
     incident TEXT,
     last_failure TEXT               -- JSON: the columns of a row of failures, without its id
@@ -88,7 +88,36 @@ CREATE TABLE meta (                 -- of the last daemon: pid, started_at, hear
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+# What was recorded before has no histogram: its percentiles come from the rows, as long as those are kept.
+_V2 = """
+CREATE TABLE rollups (              -- rows of failures, counted; see rollups.py
+    step INTEGER NOT NULL,          -- 3600: an hour of all accounts; 86400: a day of one
+    start INTEGER NOT NULL,         -- Unix time, a multiple of step
+    account TEXT NOT NULL,          -- '*': all; '': rows without an account
+    kind TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    count INTEGER NOT NULL,         -- of failures, not of rows
+    longest REAL NOT NULL,          -- seconds
+    lengths BLOB NOT NULL,          -- how long the recoveries took: a packed Histogram
+    PRIMARY KEY (step, start, account, kind, action, outcome)
+) WITHOUT ROWID;
+INSERT INTO rollups
+    SELECT 3600, CAST(at / 3600 AS INTEGER) * 3600 AS start, '*', kind, action, outcome,
+        sum(count), coalesce(max(duration), 0.0), x''
+    FROM failures GROUP BY start, kind, action, outcome;
+INSERT INTO rollups
+    SELECT 86400, CAST(at / 86400 AS INTEGER) * 86400 AS start, coalesce(account, '') AS who, kind, action, outcome,
+        sum(count), coalesce(max(duration), 0.0), x''
+    FROM failures GROUP BY start, who, kind, action, outcome;
+INSERT INTO rollups
+    SELECT step, start, account, '*', '*', outcome, sum(count), max(longest), x''
+    FROM rollups WHERE step = 86400 AND outcome IN ('recovered', 'failed') GROUP BY start, account, outcome;
+CREATE INDEX failures_ended ON failures (at, account, kind, outcome, duration, count)
+    WHERE outcome IN ('recovered', 'failed');
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 SCHEMA = len(MIGRATIONS)
 
 

@@ -82,11 +82,16 @@ def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
 def log_rows(db: sqlite3.Connection, wanted: LogFilter, limit: int = 100) -> list[rows.LogRow]:
     """The newest rows that match, oldest first. With `after_id`: the next rows after it."""
     conditions, values = _conditions(wanted)
-    order = "ASC" if wanted.after_id is not None else "DESC"
+    if wanted.after_id is not None:
+        order = "id ASC"
+    elif wanted.account is not None and not is_pattern(wanted.account):
+        order = "at DESC, id DESC"  # the order of its index: an account may have a million rows
+    else:
+        order = "id DESC"
     # Only the conditions' own fixed texts are put into the statement; what was asked for goes in as values.
-    statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY id {order} LIMIT ?"
+    statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY {order} LIMIT ?"
     found = [rows.failure_row(row) for row in db.execute(statement, (*values, limit))]
-    return found if order == "ASC" else found[::-1]
+    return sorted(found, key=lambda row: row.id)
 
 
 def newest_id(db: sqlite3.Connection) -> int:
@@ -188,11 +193,22 @@ def _told(path: Path) -> Iterator[None]:
         raise RecordUnreadable(f"{path}: {error}") from error
 
 
+def account_condition(account: str) -> str:
+    """What makes an account's row one of those asked for by a name, or by a pattern as ``support-*``."""
+    return "account GLOB ?" if is_pattern(account) else "account = ?"
+
+
+def is_pattern(account: str) -> bool:
+    """Whether it stands for many accounts; a name has none of these signs."""
+    return any(sign in account for sign in "*?[")
+
+
 def _conditions(wanted: LogFilter) -> tuple[str, list[object]]:
     asked: list[tuple[str, object]] = []
     if wanted.account is not None:
-        pattern = any(sign in wanted.account for sign in "*?[")
-        asked.append(("account GLOB ?" if pattern else "account = ?", wanted.account))
+        # With a plus SQLite walks the rows from the newest, and is done at the limit; else it would sort all that match.
+        plus = "+" if is_pattern(wanted.account) or wanted.after_id is not None else ""
+        asked.append((plus + account_condition(wanted.account), wanted.account))
     if wanted.kind is not None:
         asked.append(("kind = ?", wanted.kind.value))
     if wanted.since is not None:

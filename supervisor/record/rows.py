@@ -160,7 +160,7 @@ def account_columns(snapshot: AccountSnapshot) -> Columns:
         snapshot.path,
         snapshot.user_id,
         snapshot.is_bot,
-        _dump([limited.error_id, limited.frozen, limited.since]) if limited else None,
+        _dump([limited.error_id, limited.frozen, limited.since, limited.seen_at]) if limited else None,
         snapshot.retry_at,
         snapshot.incident,
         _dump(failure_columns(failure, failure.at)) if failure else None,

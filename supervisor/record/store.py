@@ -31,7 +31,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from supervisor.core.failure import Row
 from supervisor.errors import ConfigError, SupervisorError
 from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Saved, SignIn
-from supervisor.record import queries
+from supervisor.record import queries, rollups
 from supervisor.record.buffer import Batch, Buffer, Entry
 from supervisor.record.files import BUSY_TIMEOUT, PRAGMAS, is_damage, prepare, set_aside
 from supervisor.record.retention import trim
@@ -55,6 +55,7 @@ class StoreSettings:
         max_rows: how many rows may wait one by one, and how many merged ones beyond them.
         heartbeat: seconds between two signs of life in the file.
         retry_seconds: seconds between two tries while the file cannot be written.
+        is_daemon: whether a daemon writes, whose life `status` tells; another command's is nobody's business.
     """
 
     retention_days: int = 30
@@ -62,6 +63,7 @@ class StoreSettings:
     max_rows: int = 10_000
     heartbeat: float = 10.0
     retry_seconds: float = 1.0
+    is_daemon: bool = True
 
 
 class Store:
@@ -281,7 +283,7 @@ class Store:
             "heartbeat_at": self._now(),
             "stopped_at": self._now() if self._closing.is_set() else None,
         }
-        written = await write(db, batch, meta, self._next_id)
+        written = await write(db, batch, meta if self._settings.is_daemon else {}, self._next_id)
         self._next_id = written.next_id
         self._newest.update(written.failures)
 
@@ -290,6 +292,7 @@ class Store:
         db = self._db = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
         for pragma in PRAGMAS:
             await db.execute_fetchall(pragma)
+        await db.create_function("added", 2, rollups.added, deterministic=True)
         for row in await db.execute_fetchall("SELECT seq FROM sqlite_sequence WHERE name = 'failures'"):
             self._next_id = max(self._next_id, row[0] + 1)
         open_ones = await db.execute_fetchall("SELECT id FROM incidents WHERE closed_at IS NULL")

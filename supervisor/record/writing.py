@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import aiosqlite
 
 from supervisor.core.failure import Result, Row
+from supervisor.record import rollups
 from supervisor.record.buffer import Batch, Entry
 from supervisor.record.rows import (
     FAILURE_COLUMNS,
@@ -39,16 +40,18 @@ _META = _insert("meta", 2)
 
 @dataclass(slots=True)
 class Written:
-    """The number of the newest row of each account, for `status`."""
+    """What was found while the rows were walked: the number of each account's newest row, for `status`; the roll-ups."""
 
     next_id: int
     failures: dict[str | None, tuple[int, Entry]] = field(default_factory=dict)
+    tally: rollups.Tally = field(default_factory=rollups.Tally)
 
     def columns(self, batch: Batch) -> Iterator[Columns]:
         """The rows of a batch with their numbers; runs in the writer's thread."""
         for entry in batch.entries():
             if entry.row.outcome is not Result.RECOVERED:
                 self.failures[entry.row.account] = (self.next_id, entry)
+            self.tally.add(entry.row)
             yield (self.next_id, *failure_columns(entry.row, entry.last_at))
             self.next_id += 1
 
@@ -80,6 +83,7 @@ async def write(db: aiosqlite.Connection, batch: Batch, meta: Mapping[str, objec
 async def _write(db: aiosqlite.Connection, batch: Batch, written: Written) -> None:
     if batch.rows:
         await db.executemany(_FAILURE, written.columns(batch))
+        await db.executemany(rollups.WRITE, written.tally.columns())
     if batch.recovered:
         await db.executemany(_RECOVERED, ((at, incident) for incident, at in batch.recovered.items()))
     if batch.incidents:

@@ -41,8 +41,7 @@ class CallSession:
         self._call = call
         self.is_media = is_media
         self.is_cdn = False
-        self.is_started = asyncio.Event()
-        self.is_started.set()
+        self.is_started = _started()
 
     async def invoke(self, query: Any, *_retries: Any, **_options: Any) -> Any:
         """Make a call. The library's own retries, time-out and sleep threshold don't apply: the gate's do."""
@@ -175,6 +174,14 @@ class Supervised:
         self.dispatcher.handler_worker_tasks.clear()
         self.dispatcher.groups.clear()
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+@functools.cache
+def _started() -> asyncio.Event:
+    """An event that has happened; nobody ever waits for it, so one does for all."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @functools.cache

@@ -6,7 +6,6 @@ difference since the link before the loss contains it: an outgoing message to th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,13 +21,13 @@ class Delivered:
     """What an account needs to remember to find its own messages again."""
 
     def __init__(self) -> None:
-        self._states: deque[Any] = deque(maxlen=_STATES)
-        self._claimed: deque[int] = deque(maxlen=_CLAIMED)
+        self._states: list[Any] = []
+        self._claimed: list[int] = []
 
     def greeted(self, state: Any) -> None:
         """Remember the update state that a link began with."""
         if state is not None:
-            self._states.append(state)
+            self._states = [*self._states[1 - _STATES :], state]
 
     async def find(self, send: Callable[[Any], Awaitable[Any]], query: Any) -> Any | None:
         """Look a delivered message up, as the updates that its sending would have been answered with.
@@ -50,7 +49,7 @@ class Delivered:
             )
             for message in getattr(difference, "new_messages", None) or ():
                 if self._is_it(message, text, peer):
-                    self._claimed.append(message.id)
+                    self._claimed = [*self._claimed[1 - _CLAIMED :], message.id]
                     return _as_updates(raw, difference, message, wanted.random_id)
             state = getattr(difference, "intermediate_state", None)
             if state is None:

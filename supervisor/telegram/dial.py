@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
@@ -40,6 +41,26 @@ class ProxyAddress:
     def where(self) -> str:
         """Host and port, as messages show them."""
         return host_port(self.host, self.port)
+
+
+def proxy_from_url(url: str) -> ProxyAddress:
+    """A proxy out of ``scheme://user:password@host:port``.
+
+    Raises:
+        ValueError: it is none; the message shows nothing of the url, which holds a password.
+    """
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError("a proxy's url has a port from 1 to 65535") from error
+    if parts.scheme not in PROXY_SCHEMES or not host or not port:
+        raise ValueError(
+            f"a proxy's url is scheme://user:password@host:port, the scheme one of {', '.join(PROXY_SCHEMES)}"
+        )
+    user = unquote(parts.username) if parts.username is not None else None
+    password = unquote(parts.password) if parts.password is not None else None
+    return ProxyAddress(parts.scheme, host, port, user, password)
 
 
 @dataclass(frozen=True, slots=True)

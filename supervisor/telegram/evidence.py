@@ -255,7 +255,9 @@ def _read_protocol(exc: BaseException, *_: object) -> _Reading:
 def _read_storage(exc: BaseException, *_: object) -> _Reading:
     name = getattr(exc, "sqlite_errorname", None)
     code = getattr(exc, "sqlite_errorcode", None)
-    return _Reading(Source.STORAGE, f"storage: {_text(exc)}" + (f" ({name})" if name else ""), code=code)
+    return _Reading(
+        Source.STORAGE, f"storage: {_text(exc)}" + (f" ({name})" if name else ""), error_id=name, code=code
+    )
 
 
 _WORDS = {

@@ -33,7 +33,11 @@ _RSA_BYTES = 255
 
 
 class ExchangeError(ValueError):
-    """The server's part of the exchange is wrong; the text says what."""
+    """The server's part of the exchange is wrong; the text says what, `error_id` (core/errors.tsv) which wrong."""
+
+    def __init__(self, text: str, error_id: str | None = None) -> None:
+        super().__init__(text)
+        self.error_id = error_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ class KeyExchange:
             theirs = ", ".join(f"{number & _U64:016x}" for number in fingerprints[:8]) or "none"
             ours = ", ".join(f"{number & _U64:016x}" for number in self._keys) or "none"
             raise ExchangeError(
-                f"the server's key is not the configured one (it has {theirs}; configured: {ours})"
+                f"the server's key is not the configured one (it has {theirs}; configured: {ours})",
+                "SERVER_KEY_UNKNOWN",
             )
         p, q = (_to_bytes(factor, 4) for factor in factorise(int.from_bytes(answer.pq, "big")))
         inner = self._tl.PQInnerData(
@@ -310,7 +315,9 @@ def _lost(found: Evidence, asked: str) -> LinkFailed:
 
 
 def _failed(source: Source, message: str, path: str, exc: Exception) -> LinkFailed:
-    return LinkFailed(Evidence(source, f"{STEP}: {message}", step=STEP, path=path, cause=causes(exc)))
+    error_id = getattr(exc, "error_id", None)
+    text = f"{STEP}: {message}"
+    return LinkFailed(Evidence(source, text, error_id, step=STEP, path=path, cause=causes(exc)))
 
 
 # --- small things ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from supervisor.telegram.delivered import Delivered
 from supervisor.telegram.dial import ProxyAddress, Route
 from supervisor.telegram.foreign import ForeignLinks, Ways
 from supervisor.telegram.keyexchange import PublicKey, create_auth_key, telegram_public_keys
+from supervisor.telegram.login import Login
 from supervisor.telegram.queries import method_name
 from supervisor.telegram.session import Credentials, Greeting, MtprotoSession, Timings
 from supervisor.telegram.storage import SessionsDb, read_session_file, read_session_string
@@ -181,6 +182,14 @@ class TelegramLink:
             await self._client.end()
         await self._storage.close()
 
+    def new_login(self, phone: str) -> Login:
+        """A sign-in of this account with a code; the link itself is not touched by it.
+
+        Args:
+            phone: the account's number.
+        """
+        return Login(self._spec, phone, self._storage, clients.init_connection(self._client))
+
     # --- facts ----------------------------------------------------------------------------------------
 
     @property
@@ -229,7 +238,9 @@ class TelegramLink:
             return Route(path, server.host, server.port, proxy)
         host, port = session.server
         if host is None:
-            raise LinkFailed(Evidence(Source.SOCKET, f"no address is known for datacenter {session.dc_id}", path=path))
+            raise LinkFailed(
+                Evidence(Source.SOCKET, f"no address is known for datacenter {session.dc_id}", path=path)
+            )
         return Route(path, host, port, proxy)
 
     # --- the link -------------------------------------------------------------------------------------
@@ -247,7 +258,9 @@ class TelegramLink:
         self.close()
         if not self._storage.session.signed_in and not self.can_sign_in:
             message = f"nobody is signed in; run: tg-supervisor login {self._spec.name}"
-            raise LinkFailed(Evidence(Source.RPC, message, error_id=LOGIN_REQUIRED, code=401, step="sign-in", path=path))
+            raise LinkFailed(
+                Evidence(Source.RPC, message, error_id=LOGIN_REQUIRED, code=401, step="sign-in", path=path)
+            )
         for _ in range(MOVES):
             greeting = await self._connect(self.route(path))
             if self._storage.session.signed_in:
@@ -255,7 +268,9 @@ class TelegramLink:
                 return
             if await self._sign_in(path, greeting, before_sign_in):
                 return
-        raise LinkFailed(Evidence(Source.RPC, "sent from datacenter to datacenter", step="sign-in", path=path))
+        raise LinkFailed(
+            Evidence(Source.RPC, "sent from datacenter to datacenter", step="sign-in", path=path)
+        )
 
     async def _connect(self, route: Route) -> Greeting:
         session = self._live
@@ -295,7 +310,10 @@ class TelegramLink:
         await before()
         session = self._live
         query = raw.functions.auth.ImportBotAuthorization(
-            flags=0, api_id=self._spec.api_id, api_hash=self._spec.api_hash, bot_auth_token=self._spec.bot_token
+            flags=0,
+            api_id=self._spec.api_id,
+            api_hash=self._spec.api_hash,
+            bot_auth_token=self._spec.bot_token,
         )
         try:
             authorization = await self._ask(session, query, path, step="sign-in")
@@ -322,14 +340,18 @@ class TelegramLink:
             seen = evidences.from_rpc(error.code, error.text, method=method, path=path, step=step)
             raise LinkFailed(seen) from error
         except SessionGone as error:
-            raise LinkFailed(Evidence(Source.PROTOCOL, f"the session was reset during {method}", path=path)) from error
+            raise LinkFailed(
+                Evidence(Source.PROTOCOL, f"the session was reset during {method}", path=path)
+            ) from error
         except TimeoutError as error:
             message = f"no answer to {method} in {self._spec.timings.answer_timeout:g} s"
             raise LinkFailed(Evidence(Source.SILENCE, message, method=method, path=path)) from error
 
     async def _move(self, dc_id: int, greeting: Greeting) -> None:
         """Go to another datacenter, whose address the server's configuration tells."""
-        options = [o for o in greeting.config.dc_options if o.id == dc_id and not (o.ipv6 or o.media_only or o.cdn)]
+        options = [
+            o for o in greeting.config.dc_options if o.id == dc_id and not (o.ipv6 or o.media_only or o.cdn)
+        ]
         if not options:
             raise LinkFailed(Evidence(Source.RPC, f"datacenter {dc_id} is not in the server's configuration"))
         self.close()

@@ -50,7 +50,9 @@ class Service:
 
 def inner_message(msg_id: int, seq_no: int, body: bytes) -> bytes:
     """A message inside its envelope (core.telegram.org/mtproto/description#encrypted-message-encrypted-data)."""
-    return msg_id.to_bytes(8, "little") + seq_no.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
+    return (
+        msg_id.to_bytes(8, "little") + seq_no.to_bytes(4, "little") + len(body).to_bytes(4, "little") + body
+    )
 
 
 class Numbers:
@@ -58,7 +60,9 @@ class Numbers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._offset = time.time() - loop.time()  # server time minus the loop's: a changed wall clock does no harm
+        self._offset = (
+            time.time() - loop.time()
+        )  # server time minus the loop's: a changed wall clock does no harm
         self.session_id = b""
         self.renew()
 

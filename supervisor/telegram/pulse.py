@@ -72,7 +72,11 @@ class Pulse:
         if not pinged and quiet >= PING_AT * self._silence:
             self._pinged_at = now
             verdict |= Verdict.PING
-        if owed_since is not None and not self.overdue and min(quiet, now - owed_since + _SLACK) >= self._overdue_after:
+        if (
+            owed_since is not None
+            and not self.overdue
+            and min(quiet, now - owed_since + _SLACK) >= self._overdue_after
+        ):
             self.overdue = True
             verdict |= Verdict.OVERDUE
         return verdict

@@ -11,15 +11,17 @@ from supervisor.core.failure import Evidence
 from supervisor.telegram import evidence
 
 # Wrappers around a query; the inner one is what is asked for.
-_WRAPPERS = frozenset({
-    "InvokeWithLayer",
-    "InitConnection",
-    "InvokeWithoutUpdates",
-    "InvokeWithTakeout",
-    "InvokeWithBusinessConnection",
-    "InvokeWithReCaptcha",
-    "InvokeAfterMsg",
-})
+_WRAPPERS = frozenset(
+    {
+        "InvokeWithLayer",
+        "InitConnection",
+        "InvokeWithoutUpdates",
+        "InvokeWithTakeout",
+        "InvokeWithBusinessConnection",
+        "InvokeWithReCaptcha",
+        "InvokeAfterMsg",
+    }
+)
 _READING = ("Get", "Search", "Check", "Resolve")
 # These read by their name and act by their nature: a button is pressed, somebody is signed in.
 _ACTING = frozenset({"messages.GetBotCallbackAnswer", "auth.CheckPassword"})

@@ -13,8 +13,8 @@ once, through `LinkEvents`. Nothing here retries.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
@@ -25,12 +25,11 @@ from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkEvents, LinkFailed, RpcFailed, SessionGone
 from supervisor.telegram import evidence as evidences
 from supervisor.telegram.messages import Numbers, Pending, Service, inner_message
+from supervisor.telegram.outbox import Outbox
 from supervisor.telegram.pulse import Pulse, Verdict
 from supervisor.telegram.queries import method_name
 from supervisor.telegram.wire import Route, Wire, WireClosed
 
-# A server refuses a msg_id that is older than this (core.telegram.org/mtproto/description#message-identifier-msg-id).
-MSG_ID_LIFETIME = 300.0
 # The greeting ping is repeated, because one that was lost with a half-open connection is found out too late.
 GREETING_PING_EVERY = 0.5
 # Acknowledgements are gathered: at most so many, for at most so long.
@@ -111,7 +110,6 @@ class MtprotoSession:
         self._loop = asyncio.get_running_loop()
 
         self._wire: Wire | None = None
-        self._link = 0
         self._up = False  # greeted: queries may leave
         self._route_path = "direct"
         self._opening: asyncio.Future[None] | None = None
@@ -128,23 +126,28 @@ class MtprotoSession:
         self._initialized = False  # this key has told its layer in this process
         self._salt = 0
         self._numbers = Numbers(self._loop)
+        self._outbox = Outbox(self._loop, self._numbers, self._write, timings.answer_timeout)
         self.last_answer = 0.0
-        self.resent = 0  # queries that the present link began with
 
-        self._pending: dict[int, Pending] = {}
-        self._unsent: deque[Pending] = deque()
         self._acks: list[int] = []
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._seen: set[int] = set()
-        self._seen_order: deque[int] = deque()
-        self._handlers: dict[type, Callable[[Any, Any], None]] = {
-            raw.types.RpcResult: self._on_result,
-            raw.types.Pong: self._on_pong,
-            raw.types.NewSessionCreated: self._on_new_session,
-            raw.types.BadServerSalt: self._on_bad_salt,
-            raw.types.BadMsgNotification: self._on_bad_message,
-            raw.types.MsgDetailedInfo: self._on_detailed_info,
-            raw.types.MsgNewDetailedInfo: self._on_detailed_info,
+        self._seen: dict[int, None] = {}  # a set that knows its order
+        self._handlers = self._handler_table()
+
+    @classmethod
+    @functools.cache
+    def _handler_table(cls) -> dict[type, Callable[[MtprotoSession, Any, Any], None]]:
+        """Who takes which of the server's own messages: one table for all sessions."""
+        from pyrogram.raw import types
+
+        return {
+            types.RpcResult: cls._on_result,
+            types.Pong: cls._on_pong,
+            types.NewSessionCreated: cls._on_new_session,
+            types.BadServerSalt: cls._on_bad_salt,
+            types.BadMsgNotification: cls._on_bad_message,
+            types.MsgDetailedInfo: cls._on_detailed_info,
+            types.MsgNewDetailedInfo: cls._on_detailed_info,
         }
 
     # --- what the account sees ------------------------------------------------------------------------
@@ -157,9 +160,16 @@ class MtprotoSession:
     @property
     def unanswered(self) -> int:
         """How many queries wait for an answer."""
-        return len(self._pending) + len(self._unsent)
+        return self._outbox.unanswered
 
-    async def open(self, wire: Wire, route: Route, credentials: Credentials, *, salt: int | None = None) -> Greeting:
+    @property
+    def resent(self) -> int:
+        """How many queries the present link began with: those that the one before left unanswered."""
+        return self._outbox.resent
+
+    async def open(
+        self, wire: Wire, route: Route, credentials: Credentials, *, salt: int | None = None
+    ) -> Greeting:
         """Take over a dialled wire: greet, send again what is unanswered, and have one RPC answered.
 
         Args:
@@ -173,7 +183,7 @@ class MtprotoSession:
         """
         self._adopt(credentials, salt)
         self._wire, self._route_path = wire, route.path
-        self._link += 1
+        self._outbox.begin_link()
         self._bad_packets = self._refusals = 0
         opening = self._opening = self._loop.create_future()
         try:
@@ -199,8 +209,7 @@ class MtprotoSession:
 
     def give_up(self) -> None:
         """Fail everything that is unanswered: the session will not come back."""
-        self._abandon(list(self._pending.values()) + list(self._unsent))
-        self._unsent.clear()
+        self._outbox.give_up()
 
     async def send(self, query: Any) -> Any:
         """Send one query and wait for its answer, over as many links as that takes.
@@ -209,12 +218,17 @@ class MtprotoSession:
             RpcFailed: Telegram answered with an error.
             SessionGone: the session was lost before an answer came.
         """
-        pending = self._make(method_name(query), query.write())
+        pending = self._outbox.make(method_name(query), query.write())
         if self._up:
-            self._transmit_new(pending)
+            self._outbox.send(pending)
+            if self._tick_due > pending.sent_at + self._pulse.patience:
+                self._schedule_tick(self._pulse.patience)
         else:
-            self._unsent.append(pending)
-        return await self._answer_of(pending)
+            self._outbox.put_off(pending)
+        try:
+            return await pending.future
+        finally:
+            self._outbox.forget(pending)
 
     async def drained(self) -> None:
         """Wait until the connection takes more (for uploads); returns at once where there is none."""
@@ -226,7 +240,7 @@ class MtprotoSession:
     def _adopt(self, credentials: Credentials, salt: int | None) -> None:
         if credentials.auth_key != self.auth_key:
             if self.auth_key:
-                self._lose_session()
+                self._renew_session()
             self.auth_key = credentials.auth_key
             self._auth_key_id = sha1(self.auth_key).digest()[-8:]
             self._initialized = False
@@ -252,18 +266,28 @@ class MtprotoSession:
 
     async def _prove(self, credentials: Credentials) -> Greeting:
         """Have an RPC answered on this link; calls that wait go out behind it."""
+        config_query = self._init_connection(
+            self._raw.functions.help.GetConfig(), credentials.api_id, self._route_path
+        )
+        first = self._outbox.make("InitConnection", config_query.write())
+        self._outbox.send(first)
+        try:
+            return await self._proved(first, credentials)
+        finally:
+            self._outbox.forget(first)
+            if not first.future.cancelled():
+                first.future.exception()  # where both have failed, the other's failure is the one that is told
+
+    async def _proved(self, first: Pending, credentials: Credentials) -> Greeting:
         raw = self._raw
-        config_query = self._init_connection(raw.functions.help.GetConfig(), credentials.api_id, self._route_path)
-        first = self._make("InitConnection", config_query.write())
-        self._transmit_new(first)
         config = None
         if not self._initialized:
             config = await self._proof(first)
             self._initialized = True
         proof = first
         if credentials.authorized:
-            proof = self._make("updates.GetState", raw.functions.updates.GetState().write())
-            self._transmit_new(proof)
+            proof = self._outbox.make("updates.GetState", raw.functions.updates.GetState().write())
+            self._outbox.send(proof)
         self._go_up()
         state = await self._proof(proof) if proof is not first else None
         if config is None:
@@ -274,12 +298,16 @@ class MtprotoSession:
         try:
             await self._wait(pending.future, self._timings.answer_timeout)
             if not pending.future.done():
-                raise self._failed(pending.name, f"no answer to {pending.name} in {self._timings.answer_timeout:g} s")
+                raise self._failed(
+                    pending.name, f"no answer to {pending.name} in {self._timings.answer_timeout:g} s"
+                )
             return pending.future.result()
         except SessionGone as error:
-            raise self._failed(pending.name, f"the session was reset before {pending.name} was answered") from error
+            raise self._failed(
+                pending.name, f"the session was reset before {pending.name} was answered"
+            ) from error
         finally:
-            self._forget(pending)
+            self._outbox.forget(pending)
 
     async def _wait(self, future: asyncio.Future[Any], seconds: float) -> None:
         """Wait for `future`, for the loss of the wire (which raises LinkFailed), or for so many seconds."""
@@ -290,31 +318,13 @@ class MtprotoSession:
 
     def _go_up(self) -> None:
         self._up = True
-        self._retransmit()
+        self._outbox.send_again()
         self._schedule_tick()
 
     def _failed(self, step: str, message: str) -> LinkFailed:
         return LinkFailed(Evidence(Source.SILENCE, message, step=step, path=self._route_path))
 
     # --- sending --------------------------------------------------------------------------------------
-
-    def _make(self, name: str, body: bytes) -> Pending:
-        return Pending(name, body, self._loop.create_future())
-
-    def _transmit_new(self, pending: Pending) -> None:
-        """Give a query its place in this session and send it."""
-        pending.msg_id = self._numbers.msg_id()
-        pending.seq_no = self._numbers.seq_no(content=True)
-        self._pending[pending.msg_id] = pending
-        self._transmit(pending)
-        if self._up and self._tick_due > pending.sent_at + self._pulse.patience:
-            self._schedule_tick(self._pulse.patience)
-
-    def _transmit(self, pending: Pending) -> None:
-        pending.link = self._link
-        pending.sends += 1
-        pending.sent_at = self._loop.time()
-        self._write(pending)
 
     def _post(self, query: Any, *, content: bool = False) -> None:
         """Send a service message that nobody waits for."""
@@ -335,58 +345,20 @@ class MtprotoSession:
         except WireClosed:
             return  # its loss has been told, or is about to be; the query stays pending
 
-    def _retransmit(self) -> None:
-        """Send what is unanswered again, in order, then what was never sent."""
-        self.resent = self.unanswered
-        oldest = self._oldest_msg_id()
-        too_old = [p for p in self._pending.values() if p.link != self._link and p.msg_id < oldest]
-        self._abandon(too_old)
-        for msg_id in sorted(self._pending):
-            pending = self._pending[msg_id]
-            if pending.link != self._link:
-                self._transmit(pending)
-        while self._unsent:
-            pending = self._unsent.popleft()
-            if not pending.future.done():
-                self._transmit_new(pending)
-
-    def _oldest_msg_id(self) -> int:
-        """Below this a message must not be sent again: the server would refuse it without telling its fate."""
-        return self._numbers.oldest(MSG_ID_LIFETIME - self._timings.answer_timeout)
-
-    async def _answer_of(self, pending: Pending) -> Any:
-        try:
-            return await pending.future
-        finally:
-            self._forget(pending)
-
-    def _forget(self, pending: Pending) -> None:
-        if self._pending.get(pending.msg_id) is pending:
-            del self._pending[pending.msg_id]
-        if not pending.future.done():
-            pending.future.cancel()
-
-    def _abandon(self, pendings: list[Pending]) -> None:
-        for pending in pendings:
-            self._pending.pop(pending.msg_id, None)
-            if not pending.future.done():
-                pending.future.set_exception(SessionGone(sent=pending.may_be_done))
-                pending.future.exception()  # whoever waits for it still gets it; nobody waiting is no fault
-
-    def _lose_session(self) -> None:
+    def _renew_session(self, refused_msg_id: int | None = None) -> None:
         """Begin another MTProto session; what was sent in this one is of unknown outcome."""
-        self._abandon(list(self._pending.values()))
         self._seen.clear()
-        self._seen_order.clear()
         self._acks.clear()
-        self._numbers.renew()
+        self._outbox.renew(refused_msg_id)
 
     # --- receiving ------------------------------------------------------------------------------------
 
     def packet_received(self, packet: bytes) -> None:
         """Take one packet from the wire."""
         try:
-            message = self._unpack(BytesIO(packet), self._numbers.session_id, self.auth_key, self._auth_key_id)
+            message = self._unpack(
+                BytesIO(packet), self._numbers.session_id, self.auth_key, self._auth_key_id
+            )
         except Exception as error:  # noqa: BLE001 - whatever the bytes make the parser raise, they are bad bytes
             self._bad_packet(error)
             return
@@ -412,7 +384,7 @@ class MtprotoSession:
         body = message.body
         handler = self._handlers.get(type(body))
         if handler is not None:
-            handler(message, body)
+            handler(self, message, body)
         elif not isinstance(body, self._no_answer) and self._is_fresh(msg_id):
             self._on_update(body)
 
@@ -420,19 +392,20 @@ class MtprotoSession:
         """Whether this server message has not been seen; remembers it."""
         if msg_id in self._seen:
             return False
-        self._seen.add(msg_id)
-        self._seen_order.append(msg_id)
-        if len(self._seen_order) > SEEN_MSG_IDS:
-            self._seen.discard(self._seen_order.popleft())
+        self._seen[msg_id] = None
+        if len(self._seen) > SEEN_MSG_IDS:
+            del self._seen[next(iter(self._seen))]
         return True
 
     def _on_result(self, _message: Any, body: Any) -> None:
-        pending = self._pending.pop(body.req_msg_id, None)
-        if pending is None or pending.future.done():
+        pending = self._outbox.answered(body.req_msg_id)
+        if pending is None:
             return
         result = body.result
         if isinstance(result, self._raw.types.RpcError):
-            pending.future.set_exception(RpcFailed(result.error_code, result.error_message, pending.name, pending.sends - pending.refusals))
+            accepted = pending.sends - pending.refusals
+            error = RpcFailed(result.error_code, result.error_message, pending.name, accepted)
+            pending.future.set_exception(error)
         else:
             pending.future.set_result(result)
             self.last_answer = self._loop.time()
@@ -447,40 +420,24 @@ class MtprotoSession:
         if not self._is_fresh(message.msg_id):
             return
         self._salt = body.server_salt
-        gone = [p for p in self._pending.values() if p.msg_id < body.first_msg_id]
-        here_first = [p for p in gone if p.link == self._link and p.sends == 1]
-        self._abandon([p for p in gone if p not in here_first])
-        for pending in here_first:
-            pending.refusals += 1
-            self._send_anew(pending)
+        self._outbox.gone_before(body.first_msg_id)
 
     def _on_bad_salt(self, _message: Any, body: Any) -> None:
         self._salt = body.new_server_salt
-        pending = self._pending.get(body.bad_msg_id)
-        if pending is None:
+        if not self._outbox.refused(body.bad_msg_id):
             self._greet_again()
-        else:
-            self._refused(pending)
 
     def _on_bad_message(self, message: Any, body: Any) -> None:
         """The server refused a message of ours: it was not done, unless it is too old to tell."""
-        code = body.error_code
-        pending = self._pending.get(body.bad_msg_id)
+        code, msg_id = body.error_code, body.bad_msg_id
         if code in (MSG_ID_TOO_LOW, MSG_ID_TOO_HIGH):
             self._numbers.learn(message.msg_id)
         if code == MSG_TOO_OLD:
-            if pending is not None:
-                self._abandon([pending])
-            return
-        if code in (MSG_ID_TOO_HIGH, SEQ_NO_TOO_LOW, SEQ_NO_TOO_HIGH):
-            refused = self._pending.pop(body.bad_msg_id, None)
-            self._lose_session()
-            if refused is not None:
-                self._pending[refused.msg_id] = refused
-                pending = refused
-        if pending is not None:
-            self._refused(pending)
-        else:
+            self._outbox.unknown(msg_id)
+        elif code in (MSG_ID_TOO_HIGH, SEQ_NO_TOO_LOW, SEQ_NO_TOO_HIGH):
+            self._renew_session(msg_id)
+            self._greet_again()
+        elif not self._outbox.refused(msg_id):
             self._greet_again()
 
     def _greet_again(self) -> None:
@@ -491,32 +448,10 @@ class MtprotoSession:
         if self._refusals <= BAD_PACKETS:
             self._ping()
 
-    def _refused(self, pending: Pending) -> None:
-        """The server refused a sending of this query unread: send it again.
-
-        Under a new msg_id, unless an earlier sending may have been accepted: the same one keeps it single.
-        """
-        pending.refusals += 1
-        if pending.refusals > BAD_PACKETS:
-            self._pending.pop(pending.msg_id, None)
-            message = f"the server refused {pending.name} {pending.refusals} times"
-            if not pending.future.done():
-                pending.future.set_exception(LinkFailed(Evidence(Source.PROTOCOL, message, path=self._route_path)))
-        elif pending.may_be_done:
-            self._transmit(pending)
-        else:
-            self._send_anew(pending)
-
-    def _send_anew(self, pending: Pending) -> None:
-        """Send a query that the server knows nothing of, under a new msg_id."""
-        self._pending.pop(pending.msg_id, None)
-        if not pending.future.done():
-            self._transmit_new(pending)
-
     def _on_detailed_info(self, message: Any, body: Any) -> None:
         """An answer exists that was not sent again: ask for it, or say that we have it."""
         wanted = getattr(body, "msg_id", None)
-        if wanted in self._pending or (wanted is None and body.answer_msg_id not in self._seen):
+        if wanted in self._outbox or (wanted is None and body.answer_msg_id not in self._seen):
             self._post(self._raw.types.MsgResendReq(msg_ids=[body.answer_msg_id]), content=True)
         else:
             self._acknowledge(body.answer_msg_id)
@@ -548,15 +483,9 @@ class MtprotoSession:
         self._tick_due = due
         self._tick_timer = self._loop.call_at(due, self._tick)
 
-    def _owed_since(self) -> float | None:
-        """When the oldest unanswered query was last sent."""
-        for pending in self._pending.values():
-            return pending.sent_at
-        return None
-
     def _next_check(self, now: float) -> float:
         assert self._wire is not None
-        owed = self._owed_since()
+        owed = self._outbox.owed_since
         due = self._pulse.next_check(now, self._wire.last_received, owed)
         return due if owed is None else max(now, min(due, owed + self._timings.answer_timeout))
 
@@ -572,7 +501,7 @@ class MtprotoSession:
         if self._is_still_leaving(wire):
             self._schedule_tick(STALL)  # the server cannot have answered what it has not got
             return
-        verdict = self._pulse.judge(now, wire.last_received, self._owed_since())
+        verdict = self._pulse.judge(now, wire.last_received, self._outbox.owed_since)
         if Verdict.LOST in verdict:
             message = f"nothing came from the link for {now - wire.last_received:.1f} s"
             self.wire_lost(Evidence(Source.SILENCE, message, step="ping", path=self._route_path))
@@ -581,22 +510,13 @@ class MtprotoSession:
             self._ping()
         if Verdict.OVERDUE in verdict:
             self._events.link_overdue()
-        self._repeat_unanswered(now)
+        self._outbox.repeat(now - self._timings.answer_timeout)
         self._schedule_tick()
 
     def _is_still_leaving(self, wire: Wire) -> bool:
         """Whether bytes of ours have been moving out since the last look, as a large upload's do for long."""
         before, self._unwritten = self._unwritten, wire.write_buffer_size
         return 0 < self._unwritten != before
-
-    def _repeat_unanswered(self, now: float) -> None:
-        """The link lives, but these have no answer: the same message again, which is not done twice."""
-        late = [p for p in self._pending.values() if now - p.sent_at >= self._timings.answer_timeout]
-        oldest = self._oldest_msg_id()
-        self._abandon([p for p in late if p.msg_id < oldest])
-        for pending in late:
-            if pending.msg_id >= oldest:
-                self._transmit(pending)
 
     # --- the end of a link ----------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Fleet:
 
     def __init__(
         self, dc: Datacenter, directory: Path, bots: int, proxies: tuple[Proxy, ...] = (), **settings: Any
-    ):
+    ) -> None:
         self.dc = dc
         self.bots = [dc.add_bot(TOKENS[n], first_name=f"Bot {n}") for n in range(bots)]
         self.names = [f"bot-{n}" for n in range(bots)]

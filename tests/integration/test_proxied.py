@@ -97,9 +97,13 @@ async def test_without_another_proxy_an_account_waits_for_its_own(
         await only["de1"].kill()
         await asyncio.sleep(8)
         assert bots.state() == "recovering"
-        assert bots.sup.status()["paths"] == [
-            {"name": "de1", "state": "broken", "accounts": 1},
-        ] or bots.sup.status()["paths"][0]["state"] == "broken"
+        assert (
+            bots.sup.status()["paths"]
+            == [
+                {"name": "de1", "state": "broken", "accounts": 1},
+            ]
+            or bots.sup.status()["paths"][0]["state"] == "broken"
+        )
         await only["de1"].start()
         begun = time.monotonic()
         while bots.state() != "online":

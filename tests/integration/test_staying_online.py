@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ async def test_five_bots_come_online_and_their_mains_are_answered(
         assert time.monotonic() - begun < 15
         await asyncio.sleep(3)
         assert [bots.state(name) for name in bots.names] == ["online"] * 5
-    import fivebots
+    fivebots = importlib.import_module("fivebots")
 
     for bot, name in zip(bots.bots, bots.names, strict=True):
         sent = len(dc.seen.sends[bot.user_id])
@@ -102,7 +103,9 @@ async def test_five_resets_cost_no_call_and_double_none(dc: Datacenter, fleet: C
 
 
 @pytest.mark.parametrize("seconds", [5, 20])
-async def test_an_outage_holds_calls_and_loses_none(dc: Datacenter, fleet: Callable[..., Any], seconds: int) -> None:
+async def test_an_outage_holds_calls_and_loses_none(
+    dc: Datacenter, fleet: Callable[..., Any], seconds: int
+) -> None:
     """Through an outage no call fails; the first held one is answered within 2 s of its end, the rest in order."""
     bots = fleet(1)
     async with bots.running():
@@ -187,7 +190,9 @@ async def test_a_callers_mistake_is_the_callers(dc: Datacenter, fleet: Callable[
         client = await sup.client("bot-0")
         bot = bots.bots[0].user_id
         await client.send_message(777, "fine")
-        dc.faults.add(Fault(FaultKind.RPC_ERROR, bot, "messages.SendMessage", code=400, error="PEER_ID_INVALID"))
+        dc.faults.add(
+            Fault(FaultKind.RPC_ERROR, bot, "messages.SendMessage", code=400, error="PEER_ID_INVALID")
+        )
         with pytest.raises(PeerIdInvalid):
             await client.send_message(777, "wrong")
         assert bots.state() == "online"

@@ -296,6 +296,7 @@ class FakePaths:
 
     broken: set[str] = field(default_factory=set)
     suspected: list[str] = field(default_factory=list)
+    used: list[tuple[str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
     mended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -305,6 +306,10 @@ class FakePaths:
 
     def elsewhere(self, candidates: Sequence[str], current: str) -> bool:
         return any(name != current and name not in self.broken for name in candidates)
+
+    def use(self, account: str, proxy: str) -> str:
+        self.used.append((account, proxy))
+        return proxy
 
     def rotate(self, account: str, candidates: Sequence[str], current: str) -> str:
         return next((name for name in candidates if name != current and name not in self.broken), current)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from supervisor import actions
 from supervisor.account import Account, AccountPlan
 from supervisor.calls import CallGate, Limits
 from supervisor.core.budget import SignInBudget
@@ -69,6 +70,7 @@ def make(
             new_id=lambda: next(ids),
             evidence_of=evidence_of,
             evidence_of_code=evidence_of,
+            dispatcher=actions.Dispatcher(actions.builtin(), lambda *_: None),
         )
         gate = CallGate(
             "bot",
@@ -76,6 +78,7 @@ def make(
             queries,
             recorder,
             clock,
+            journal=account.journal,
             limits=Limits(),
             policies=DEFAULT_POLICIES,
             overrides={},
@@ -175,6 +178,7 @@ async def test_what_cannot_be_prepared_needs_a_person(
         assert (recorder.rows[0].message, recorder.rows[0].outcome) == ("not a session", Result.FAILED)
         link.unprepared = None
         account.tell(Retry())
+        await settle()
         await account.online()
 
 
@@ -314,7 +318,7 @@ async def test_a_failed_proxy_is_left_for_another(
         assert account.state is State.ONLINE
         assert [word for word in link.done if word.startswith("open")] == ["open de1", "open de1", "open nl3"]
         assert (paths.suspected, paths.slots) == (["de1"], ["de1", "de1", "nl3"])
-        assert (account.snapshot().path, account._gate.path) == ("nl3", "nl3")
+        assert (account.snapshot().path, account.journal.path) == ("nl3", "nl3")
         rows = [(row.path, row.action) for row in recorder.rows]
         assert rows == [("de1", Action.RECONNECT), ("de1", Action.ROTATE_PROXY), ("nl3", Action.ROTATE_PROXY)]
 
@@ -421,6 +425,7 @@ async def test_a_users_lost_session_needs_a_login(make: Make, link: FakeLink, re
         assert "retire" not in link.done
         assert recorder.results == [Result.RETRYING, Result.NEEDS_LOGIN]
         account.tell(Retry())
+        await settle()
         await account.online()
         assert recorder.results[-1] is Result.RECOVERED
 
@@ -583,6 +588,7 @@ async def test_a_paused_account_stays_off_until_it_is_resumed(make: Make, link: 
         with pytest.raises(AccountUnavailable, match="paused"):
             await call(account)
         account.tell(Retry())
+        await settle()
         await account.online()
         assert link.opened == [0.0, 101.0]
 
@@ -803,6 +809,83 @@ async def test_a_limited_account_says_so_and_keeps_running(
         assert account.state is State.ONLINE
         assert account.snapshot().limited == Limited(refusal[1], frozen, START)
         assert recorder.accounts[-1].limited == Limited(refusal[1], frozen, START)
+
+
+@virtual
+async def test_a_limit_is_over_a_day_after_the_last_time(make: Make, link: FakeLink) -> None:
+    """It began when it was first said; `retry` ends it at once."""
+    account = make()
+    async with running(account):
+        for hours in (0.0, 20.0):
+            await asyncio.sleep(hours * 3600)
+            link.answers(RpcFailed(400, "PEER_FLOOD", SEND))
+            await asyncio.wait([call(account)])
+        limited = account.snapshot().limited
+        assert limited is not None
+        assert (limited.since, limited.seen_at) == (START, START + 20 * 3600)
+        await asyncio.sleep(23 * 3600)
+        assert account.snapshot().limited is not None
+        await asyncio.sleep(3601)
+        assert account.snapshot().limited is None
+        link.answers(RpcFailed(400, "PEER_FLOOD", SEND))
+        await asyncio.wait([call(account)])
+        assert account.snapshot().limited == Limited("PEER_FLOOD", frozen=False, since=START + 44 * 3600 + 1)
+        account.forget_limit()
+        assert account.snapshot().limited is None
+
+
+@virtual
+async def test_a_frozen_account_stays_so_until_a_person_acts(make: Make, link: FakeLink) -> None:
+    """Whatever else it is told meanwhile, and however long ago that was."""
+    account = make()
+    async with running(account):
+        link.answers(RpcFailed(400, "PEER_FLOOD", SEND), RpcFailed(420, "FROZEN_METHOD_INVALID", SEND))
+        for _ in range(2):
+            await asyncio.wait([call(account)])
+        await asyncio.sleep(1000.0)
+        link.answers(RpcFailed(400, "PEER_FLOOD", SEND))
+        await asyncio.wait([call(account)])
+        await asyncio.sleep(30 * 86_400)
+        assert account.snapshot().limited == Limited("FROZEN_METHOD_INVALID", True, START, START + 1000.0)
+        account.forget_limit()
+        assert account.snapshot().limited is None
+
+
+@virtual
+async def test_a_pause_outlives_a_restart(make: Make, link: FakeLink, recorder: FakeRecorder) -> None:
+    """It is saved when the daemon stops, and the next one starts with it: nothing is dialled until the resume."""
+    account = make()
+    async with running(account):
+        account.tell(Pause())
+        await account.heeded()
+        assert recorder.accounts[-1].state is State.PAUSED
+        since = account.snapshot().since
+    left = recorder.accounts[-1]
+    opened = len(link.opened)
+    account = make(before=left)
+    async with running(account):
+        await asyncio.sleep(1000.0)
+        assert (account.state, account.snapshot().since, len(link.opened)) == (State.PAUSED, since, opened)
+        with pytest.raises(AccountUnavailable, match="paused"):
+            await call(account)
+        account.tell(Retry())
+        await account.heeded()
+        await account.online()
+    assert (left.state, recorder.accounts[-1].state) == (State.PAUSED, State.STOPPED)
+
+
+@virtual
+async def test_an_account_whose_driver_has_ended_is_not_waited_for(
+    make: Make, recorder: FakeRecorder
+) -> None:
+    """Whoever told it something goes on, and nothing is saved."""
+    account = make()
+    async with running(account):
+        pass
+    saved = len(recorder.accounts)
+    account.tell(Pause())
+    await account.heeded()
+    assert len(recorder.accounts) == saved
 
 
 def left_behind(**changes: Any) -> Incident:

@@ -23,6 +23,7 @@ from supervisor.core.failure import (
     Source,
 )
 from supervisor.errors import AccountUnavailable, DeliveredUnseen, OutcomeUnknown
+from supervisor.journal import Journal
 from supervisor.ports import RpcFailed, SessionGone
 from tests.unit.fakes import (
     NOW,
@@ -48,6 +49,7 @@ class Door:
     gate: CallGate
     sender: FakeSender
     recorder: FakeRecorder
+    journal: Journal
     reported: list[Failure] = field(default_factory=list)
 
     def calls(self, *queries: Query) -> list[asyncio.Task[Any]]:
@@ -64,12 +66,14 @@ def make(sender: FakeSender, queries: FakeQueries, recorder: FakeRecorder, clock
     ) -> Door:
         reported: list[Failure] = []
         ids = iter(f"i{n}" for n in range(1, 1000))
+        journal = Journal("bot", recorder, clock, "direct")
         gate = CallGate(
             "bot",
             sender,
             queries,
             recorder,
             clock,
+            journal=journal,
             limits=Limits(**limits),
             policies=DEFAULT_POLICIES,
             overrides=overrides or {},
@@ -79,7 +83,7 @@ def make(sender: FakeSender, queries: FakeQueries, recorder: FakeRecorder, clock
         )
         if opened:
             gate.release()
-        return Door(gate, sender, recorder, reported)
+        return Door(gate, sender, recorder, journal, reported)
 
     return make_door
 
@@ -113,7 +117,7 @@ async def test_an_online_accounts_call_leaves_at_once(make: MakeDoor) -> None:
 async def test_a_wrong_request_is_its_callers_affair(make: MakeDoor) -> None:
     """Raised at once as the library's own exception; a `raised` row without an incident; nobody else is told."""
     door = make()
-    door.gate.path = "de1"
+    door.journal.path = "de1"
     door.sender.answers(refused(400, "PEER_ID_INVALID"))
     with pytest.raises(RpcError, match=f"400 PEER_ID_INVALID {SEND}"):
         await door.gate.call(Query())

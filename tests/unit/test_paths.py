@@ -45,7 +45,7 @@ def probes() -> Probes:
 
 @pytest.fixture
 def paths(probes: Probes, clock: FakeClock) -> Paths:
-    return Paths(POOL, probes, clock, connect_budget=20.0)
+    return Paths(POOL, probes, clock, connect_budget=20.0, add=lambda url: url)
 
 
 @asynccontextmanager
@@ -241,7 +241,7 @@ def test_a_path_cannot_be_asked_before_there_is_somebody_to_ask(paths: Paths) ->
 @virtual
 async def test_connections_begin_within_the_paths_budget(probes: Probes, clock: FakeClock) -> None:
     """Two a second on each path; probes are connections too."""
-    paths = Paths(POOL, probes, clock, connect_budget=2.0)
+    paths = Paths(POOL, probes, clock, connect_budget=2.0, add=lambda url: url)
     begun: list[float] = []
 
     async def connect(name: str) -> None:

@@ -23,6 +23,7 @@ class Member:
         self.state = State.ONLINE
         self.client = f"client of {name}"
         self.told: list[Event] = []
+        self.forgiven = 0
         self.cancelled = False
         self._slow, self._deaf, self._fails = slow, deaf, fails
         self._stopped = asyncio.Event()
@@ -43,6 +44,9 @@ class Member:
         self.told.append(event)
         if isinstance(event, Stop):
             self._stopped.set()
+
+    def forget_limit(self) -> None:
+        self.forgiven += 1
 
     def come_online(self) -> None:
         self._online.set()
@@ -123,13 +127,16 @@ async def test_a_pool_that_never_ran_stops_at_once() -> None:
 
 @virtual
 async def test_what_a_person_wants_is_told_to_the_account() -> None:
-    """To the one that is named; an unknown name is a KeyError."""
+    """To the one that is named, and only `retry` forgets that it was limited; an unknown name is a KeyError."""
     a, b = Member("a"), Member("b")
     pool = pool_of(a, b)
     pool.pause("a")
+    pool.resume("a")
+    assert (a.told, a.forgiven) == ([Pause(), Retry()], 0)
     pool.retry("a")
-    assert (a.told, b.told) == ([Pause(), Retry()], [])
-    for verb in (pool.pause, pool.retry):
+    assert (a.told, a.forgiven) == ([Pause(), Retry(), Retry()], 1)
+    assert (b.told, b.forgiven) == ([], 0)
+    for verb in (pool.pause, pool.resume, pool.retry):
         with pytest.raises(KeyError):
             verb("c")
 

@@ -26,14 +26,25 @@ def send_code(call: Call) -> Any:
         raise RpcError(400, "PHONE_NUMBER_INVALID")
     if account.sign_in_error is not None:
         raise RpcError(*account.sign_in_error)
-    account.code_hash = f"{call.engine.source.getrandbits(72):018x}"
-    call.engine.seen.codes_sent[account.user_id] += 1
-    return build(
-        raw.types.auth.SentCode,
-        type=raw.types.auth.SentCodeTypeApp(length=len(account.code)),
-        phone_code_hash=account.code_hash,
-        timeout=60,
-    )
+    kind = raw.types.auth.SentCodeTypeApp(length=len(account.code))
+    following = raw.types.auth.CodeTypeSms() if account.code_by_sms_after is not None else None
+    return _code_sent(call, account, kind, following)
+
+
+@method("auth.ResendCode", without_account=True)
+def resend_code(call: Call) -> Any:
+    """Send the code by SMS, once; the hash of before is void."""
+    account = _coded(call)
+    if account.code_by_sms_after is None:
+        raise RpcError(406, "SEND_CODE_UNAVAILABLE")
+    return _code_sent(call, account, raw.types.auth.SentCodeTypeSms(length=len(account.code)), None)
+
+
+@method("auth.CancelCode", without_account=True)
+def cancel_code(call: Call) -> Any:
+    """Make the code void."""
+    _coded(call).code_hash = ""
+    return True
 
 
 @method("auth.SignIn", without_account=True)
@@ -87,6 +98,27 @@ def check_password(call: Call) -> Any:
     if not challenge.is_met_by(answer.A, answer.M1):
         raise RpcError(400, "PASSWORD_HASH_INVALID")
     return _signed_in(call, account)
+
+
+def _code_sent(call: Call, account: Account, kind: Any, following: Any) -> Any:
+    account.code_hash = f"{call.engine.source.getrandbits(72):018x}"
+    call.engine.seen.codes_sent[account.user_id] += 1
+    return build(
+        raw.types.auth.SentCode,
+        type=kind,
+        phone_code_hash=account.code_hash,
+        next_type=following,
+        timeout=60 if account.code_by_sms_after is None else account.code_by_sms_after,
+    )
+
+
+def _coded(call: Call) -> Account:
+    account = call.engine.world.by_phone(call.query.phone_number)
+    if account is None:
+        raise RpcError(400, "PHONE_NUMBER_INVALID")
+    if not account.code_hash or call.query.phone_code_hash != account.code_hash:
+        raise RpcError(400, "PHONE_CODE_EXPIRED")
+    return account
 
 
 def _asked(call: Call) -> tuple[Account, Password]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -27,6 +27,14 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         paths = [PathSnapshot("direct", "ok", 1), PathSnapshot("de1", "broken", 0)]
         return status(self._accounts, paths, running=True, pid=4711, uptime_s=3700.0, row_id=lambda _: 42)
+
+    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    resume = retry = pause
+
+    async def login(self, account: str, step: str, text: str) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from supervisor.control import address
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import SOCKET, ControlError
 from supervisor.control.server import ROUTES, ControlServer, Route
-from supervisor.errors import ConfigError, NotRunning
+from supervisor.errors import ConfigError, LoginRefused, NotRunning
 from supervisor.ports import Control
 
 
@@ -28,6 +28,19 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         return {"schema": 1, "accounts": self.accounts}
+
+    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"name": name, "state": "paused", "changed": True} for name in accounts]
+
+    async def resume(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"name": name, "state": "starting", "changed": True} for name in accounts]
+
+    retry = resume
+
+    async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
+        if text == "no":
+            raise LoginRefused("flood", f"{account}: wait", wait=30.0)
+        return {"account": account, "next": step}
 
 
 def refuse(_: Control, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,7 +56,12 @@ def broken(_: Control, __: Mapping[str, Any]) -> Mapping[str, Any]:
     raise RuntimeError("secret 123456:TOKEN")
 
 
-MORE = (*ROUTES, Route("POST", "pause", refuse), Route("POST", "slow", slow), Route("POST", "broken", broken))
+MORE = (
+    *ROUTES,
+    Route("POST", "refuse", refuse),
+    Route("POST", "slow", slow),
+    Route("POST", "broken", broken),
+)
 
 
 def open_files() -> int:
@@ -122,7 +140,7 @@ async def test_a_refusal_arrives_as_it_was_raised(tmp_path: Path) -> None:
     """Code, message, retryable and context of an error are the daemon's own."""
     async with ControlServer(tmp_path / SOCKET, Daemon(), MORE):
         with pytest.raises(ControlError, match="no account is called x") as refused:
-            await ask(ControlClient(tmp_path), "POST", "pause", {"account": "x"})
+            await ask(ControlClient(tmp_path), "POST", "refuse", {"account": "x"})
     error = refused.value
     assert (error.code, error.retryable, error.context) == ("unknown_account", True, {"account": "x"})
 
@@ -130,7 +148,7 @@ async def test_a_refusal_arrives_as_it_was_raised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "name", "code"),
     [
-        ("POST", "resume", "unknown_command"),
+        ("POST", "nonsense", "unknown_command"),
         ("POST", "status", "wrong_method"),
         ("POST", "broken", "internal"),
     ],
@@ -142,6 +160,42 @@ async def test_every_error_is_json(tmp_path: Path, method: str, name: str, code:
             await ask(ControlClient(tmp_path), method, name)
     assert refused.value.code == code
     assert "TOKEN" not in str(refused.value)
+
+
+async def test_orders_name_their_accounts(tmp_path: Path) -> None:
+    """`pause`, `resume` and `retry` carry the names to the daemon and its answer back."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        for verb, state in (("pause", "paused"), ("resume", "starting"), ("retry", "starting")):
+            answer = await ask(ControlClient(tmp_path), "POST", verb, {"accounts": ["a", "b-*"]})
+            assert answer["schema"] == 1
+            assert [(one["name"], one["state"]) for one in answer["accounts"]] == [
+                ("a", state),
+                ("b-*", state),
+            ]
+
+
+@pytest.mark.parametrize("body", [{}, {"accounts": []}, {"accounts": "a"}, {"accounts": ["a", 1]}])
+async def test_orders_without_names_are_refused(tmp_path: Path, body: dict[str, Any]) -> None:
+    """No names, or what are none: a bad request, and nobody is told anything."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        with pytest.raises(ControlError, match="a list of names or patterns") as refused:
+            await ask(ControlClient(tmp_path), "POST", "pause", body)
+    assert refused.value.code == "bad_request"
+
+
+async def test_a_login_crosses_the_socket_step_by_step(tmp_path: Path) -> None:
+    """A step's answer comes back; a refusal with its word and its wait; what is no text is refused before."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        client = ControlClient(tmp_path)
+        step = {"account": "sales-user", "step": "begin"}
+        assert await ask(client, "POST", "login", step) == {"account": "sales-user", "next": "begin"}
+        with pytest.raises(ControlError) as refused:
+            await ask(client, "POST", "login", {**step, "text": "no"})
+        assert (refused.value.code, refused.value.retryable) == ("flood", True)
+        assert refused.value.context == {"wait_s": 30.0}
+        with pytest.raises(ControlError) as garbled:
+            await ask(client, "POST", "login", {**step, "text": 12345})
+        assert garbled.value.code == "bad_request"
 
 
 async def test_a_body_must_be_an_object(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""`explain`: what would be done about an error, and why."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from supervisor.cli.common import ExitCode, Options, options, say
+from supervisor.cli.tables import clean, colored
+from supervisor.cli.words import span
+from supervisor.config.load import load_judgement
+from supervisor.report.explain import explain as judge
+
+_WIDTH = 78
+_LABEL = 11
+_COLORS = {
+    "flood_wait": "yellow",
+    "rate_limit": "yellow",
+    "auth": "magenta",
+    "permanent": "red",
+    "unknown": "red",
+}
+
+
+@click.command(context_settings={"ignore_unknown_options": True})  # -404 is an error, not an option
+@click.argument("error", nargs=-1, required=True)
+@options
+@click.pass_obj
+def explain(given: Options, error: tuple[str, ...]) -> int:
+    """Say what would be done about an error, and why.
+
+    ERROR is an id (FLOOD_WAIT_35), a code (500, -404), both, or the line in which a client library printed them; or one
+    of proxy, socket, silence, protocol, storage, for what has no id. The [recovery] and [classify] tables of the
+    configuration count, where it can be read. An unknown error is no failure of this command: exit code 0.
+    """
+    text = " ".join(error)
+    if not any(sign.isalnum() for sign in text):
+        raise click.UsageError("ERROR must be an id, as FLOOD_WAIT_35, or a code, as -404")
+    judgement = load_judgement(given.config_path)
+    found = judge(text, judgement.policies, judgement.overrides)
+    found["config"] = str(given.config_path) if judgement.read else None
+    for problem in judgement.problems:
+        say(problem if judgement.read else f"{problem}; the defaults are shown")
+    if given.as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _show(found, given)
+    return ExitCode.OK
+
+
+def _show(found: Mapping[str, Any], given: Options) -> None:
+    title = clean(found["error"])
+    named = found["error_id"]
+    if named and named != found["error"]:
+        title += f"  ({clean(named)})"
+    click.echo(click.style(title, bold=True) if given.color else title, color=given.color)
+    if not found["known"]:
+        hint = f"; did you mean {' or '.join(found['did_you_mean'])}?" if found["did_you_mean"] else ""
+        click.echo(f"  this error is in no table{hint}")
+    _show_lines(found, 2, given)
+    if found["while_signing_in"]:
+        click.echo("\n  as a step of signing in:")
+        _show_lines(found["while_signing_in"], 4, given)
+
+
+def _show_lines(found: Mapping[str, Any], indent: int, given: Options) -> None:
+    for label, text in _lines(found):
+        first, *more = textwrap.wrap(clean(text), _WIDTH - _LABEL - indent) or [""]
+        if label == "kind":
+            first = colored(first, _COLORS.get(found["kind"], "cyan"), given)
+        click.echo(f"{'':{indent}}{label:<{_LABEL}}{first}", color=given.color)
+        for line in more:
+            click.echo(f"{'':{indent + _LABEL}}{line}")
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "kind", found["kind"]
+    yield "reaches", _REACH[found["scope"]]
+    yield "action", _action(found)
+    if found["delays_s"]:
+        yield "delays", _delays(found)
+    yield "caller", found["caller"]
+    yield "account", found["account"]
+    if found["override"]:
+        yield "why", f"your configuration says so: [classify] {found['override']}"
+    else:
+        yield "why", found["why"]
+
+
+_REACH = {
+    "call": "the call (scope call)",
+    "session": "the account's link and session (scope session)",
+    "account": "the account (scope account)",
+    "path": "the proxy, with all accounts on it (scope path)",
+    "fleet": "all accounts (scope fleet)",
+}
+
+
+def _action(found: Mapping[str, Any]) -> str:
+    cap = found["max_retries"]
+    match found["remedy"]:
+        case "raise":
+            return "none: the error is handed to the caller"
+        case "none":
+            return "none is needed"
+        case "fail":
+            return "fail, without another try"
+    return f"{found['action']}, at most {cap} time{'s' if cap != 1 else ''} in a row"
+
+
+def _delays(found: Mapping[str, Any]) -> str:
+    if not found["delays_s"][0]:
+        return "as many seconds as Telegram says, and up to 1 s more"
+    shown = [_between(*delay) for delay in found["delays_s"]]
+    if len(shown) > 1 and len(set(shown)) == 1:
+        return f"{shown[0]}, each time"
+    more = found["max_retries"] - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def _between(least: float, most: float) -> str:
+    """A delay, with its jitter: ``4-5 s``."""
+    if most == 0:
+        return "at once"
+    if least == most:
+        return span(least)
+    if most < 600:
+        return f"{least:g}-{most:g} s"
+    return f"{span(least)} - {span(most)}"

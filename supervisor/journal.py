@@ -1,0 +1,157 @@
+"""What an account writes into the recovery log: rows of failures, and the incidents that they belong to."""
+
+from __future__ import annotations
+
+import logging
+
+from supervisor.core.failure import Action, Failure, Kind, Result, Row, Scope
+from supervisor.core.incident import Incident
+from supervisor.ports import Clock, IncidentRow, Recorder
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """One account's pen. `path` and `last` are what `status` shows: the present path, the last failure."""
+
+    def __init__(
+        self, account: str, recorder: Recorder, clock: Clock, path: str, last: Row | None = None
+    ) -> None:
+        """Take up the pen.
+
+        Args:
+            account: the account's name.
+            recorder: the recovery log.
+            clock: both clocks.
+            path: the path that the account is on.
+            last: the last failure that an earlier run recorded.
+        """
+        self._account = account
+        self._recorder = recorder
+        self._clock = clock
+        self.path = path
+        self.last = last
+
+    def row(
+        self,
+        failure: Failure,
+        result: Result,
+        action: Action,
+        *,
+        method: str | None = None,
+        incident: str | None = None,
+        attempt: int = 0,
+        delay: float = 0.0,
+        duration: float | None = None,
+    ) -> None:
+        """Write one row, and a line in the log.
+
+        Args:
+            failure: what happened; of a recovery, what it was from.
+            result: how it ended.
+            action: what was done.
+            method: the call, where the evidence does not name it.
+            incident: the incident's id.
+            attempt: which action in a row this was; 1 is the first.
+            delay: seconds before the action.
+            duration: seconds since the incident's first failure, of a recovery.
+        """
+        evidence = failure.evidence
+        recovered = result is Result.RECOVERED
+        row = Row(
+            at=self._clock.now(),
+            account=self._account,
+            path=self.path,
+            scope=failure.scope,
+            kind=failure.kind,
+            action=action,
+            outcome=result,
+            message=evidence.message,
+            incident=incident,
+            error_id=failure.error_id,
+            error_code=evidence.code,
+            method=method or evidence.method,
+            attempt=attempt,
+            delay=delay,
+            duration=duration,
+            cause=evidence.cause,
+            traceback=None if recovered else evidence.traceback,
+            context=evidence.context,
+        )
+        self._recorder.record(row)
+        self._say(row)
+        if not recovered:
+            self.last = row
+
+    def incident(self, incident: Incident) -> None:
+        """Write an incident of the account as it now stands."""
+        self._recorder.incident(
+            IncidentRow(
+                id=incident.id,
+                account=self._account,
+                path=self.path,
+                scope=incident.scope,
+                kind=incident.kind,
+                opened_at=incident.opened_at,
+                closed_at=incident.closed_at,
+                outcome=incident.outcome,
+                last_action=incident.last_action,
+                failures=incident.failures,
+                attempts={kind.value: n for kind, n in incident.attempts.items()},
+                backoff={kind.value: n for kind, n in incident.backoff.items()},
+            )
+        )
+
+    def ended_call(
+        self,
+        incident: str,
+        failure: Failure,
+        action: Action,
+        result: Result,
+        *,
+        opened_at: float,
+        failures: int,
+    ) -> None:
+        """Write the incident of one call, at its end: a call's fate does not outlive the process.
+
+        Args:
+            incident: its id.
+            failure: the last of its failures.
+            action: the last thing that was done.
+            result: how it ended.
+            opened_at: Unix time of its first failure.
+            failures: how many there were.
+        """
+        self._recorder.incident(
+            IncidentRow(
+                id=incident,
+                account=self._account,
+                path=self.path,
+                scope=Scope.CALL,
+                kind=failure.kind,
+                opened_at=opened_at,
+                closed_at=self._clock.now(),
+                outcome=result,
+                last_action=action,
+                failures=failures,
+            )
+        )
+
+    def _say(self, row: Row) -> None:
+        name, who = self._account, {"account": self._account}
+        what = (
+            row.message
+            if row.method is None or row.method in row.message
+            else f"{row.message} on {row.method}"
+        )
+        if row.outcome is Result.RECOVERED:
+            log.info(
+                "%s: recovered after %.1f s (%s, %s)", name, row.duration or 0.0, row.kind, what, extra=who
+            )
+        elif row.outcome is Result.RETRYING:
+            text = "%s: %s: %s; attempt %d: %s in %.1f s"
+            level = logging.INFO if row.kind is Kind.FLOOD_WAIT else logging.WARNING
+            log.log(level, text, name, row.kind, what, row.attempt, row.action, row.delay, extra=who)
+        else:
+            level = logging.INFO if row.outcome is Result.RAISED else logging.WARNING
+            log.log(level, "%s: %s: %s; %s", name, row.kind, what, row.outcome, extra=who)

@@ -1,0 +1,188 @@
+"""The accounts as a sign-in sees them (`logins.Seat`): of a running daemon, or by themselves where none runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from supervisor.config.model import DIRECT
+from supervisor.config.model import Account as AccountConfig
+from supervisor.config.words import did_you_mean
+from supervisor.core.classify import classify
+from supervisor.core.failure import Evidence, Kind, Override, Remedy, Source, State
+from supervisor.core.lifecycle import Retry
+from supervisor.errors import LoginRefused
+from supervisor.ports import AccountPaths, AccountSnapshot, LinkEvents, LinkFailed
+
+if TYPE_CHECKING:
+    from supervisor.account import Account
+    from supervisor.telegram.link import TelegramLink
+    from supervisor.telegram.login import Login
+
+KEY_NOT_FOUND = -404
+# How often in a row, on fresh connections, Telegram must not know a key before it is given up (TDLib).
+KEY_LOST_AFTER = 3
+
+
+def user(name: str, accounts: Mapping[str, AccountConfig]) -> AccountConfig:
+    """The account of a name, if it can be signed in with a code.
+
+    Raises:
+        LoginRefused: there is none, it is a bot's, or its number is not known.
+    """
+    account = accounts.get(name)
+    if account is None:
+        raise LoginRefused("unknown_account", f"no account is called {name!r}{did_you_mean(name, accounts)}")
+    if account.bot_token is not None:
+        raise LoginRefused("not_a_user", f"{name} is a bot: it signs in by its token and needs no login")
+    if account.phone is None:
+        text = (
+            f"accounts.{name} has no phone: add the number to sign in with, or give it a session that is good"
+        )
+        raise LoginRefused("configuration", text)
+    return account
+
+
+class _Seat:
+    def __init__(self, configured: AccountConfig, link: TelegramLink, path: str) -> None:
+        self._configured = configured
+        self._link = link
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return self._configured.name
+
+    @property
+    def password(self) -> str | None:
+        password = self._configured.password
+        return None if password is None else password.reveal()
+
+    def paths(self) -> Sequence[str]:
+        """The account's own path, then the others that it may take."""
+        return list(dict.fromkeys((self._path, *self._configured.proxies)))
+
+    async def login(self, path: str) -> Login:
+        """A sign-in, connected over a path."""
+        assert self._configured.phone is not None
+        login = self._link.new_login(self._configured.phone.reveal())
+        try:
+            await login.connect(self._link.route(path))
+        except BaseException:
+            login.close()
+            raise
+        return login
+
+
+class RunningSeat(_Seat):
+    """An account of the running daemon, which comes online when it is signed in."""
+
+    def __init__(
+        self, configured: AccountConfig, link: TelegramLink, account: Account, paths: AccountPaths
+    ) -> None:
+        super().__init__(configured, link, account.snapshot().path)
+        self._account = account
+        self._paths = paths
+
+    async def user_id(self) -> int | None:
+        """Who is signed in, unless the account needs a login."""
+        state = self._account.state
+        if self._link.client is None and state is State.PAUSED:  # since before the daemon's start
+            raise LoginRefused("paused", f"{self.name} is paused; first: tg-supervisor resume {self.name}")
+        if self._link.client is None:
+            raise LoginRefused("not_ready", f"{self.name} is {state.value}; try again", retryable=True)
+        user_id = self._link.user_id
+        if user_id is None or state is State.NEEDS_LOGIN:
+            return None
+        if state is State.FAILED:
+            text = f"{self.name} is signed in, but failed for another reason: see tg-supervisor status"
+            raise LoginRefused("failed", text)
+        return user_id
+
+    async def login(self, path: str) -> Login:
+        """A sign-in; its connection counts like any other."""
+        await self._paths.slot(path)
+        return await super().login(path)
+
+    async def signed_in(self) -> None:
+        """Bring the account online, unless somebody wants it offline."""
+        if self._account.state is not State.PAUSED:
+            self._account.tell(Retry())
+
+
+class LoneSeat(_Seat):
+    """An account whose daemon does not run: whether its session is good is asked of Telegram first."""
+
+    def __init__(
+        self,
+        configured: AccountConfig,
+        link: TelegramLink,
+        before: AccountSnapshot | None,
+        overrides: Mapping[str, Override],
+        note: Callable[[AccountSnapshot], Awaitable[None]],
+    ) -> None:
+        allowed = configured.proxies or (DIRECT,)
+        super().__init__(configured, link, before.path if before and before.path in allowed else allowed[0])
+        self._before = before
+        self._overrides = overrides
+        self._note = note
+
+    async def user_id(self) -> int | None:
+        """Who is signed in, proved by an answered query."""
+        if self._link.client is None:
+            try:
+                await self._link.prepare(_no_calls)
+            except TypeError as error:
+                raise LoginRefused("configuration", f"accounts.{self.name}.client: {error}") from error
+        failed: LinkFailed | None = None
+        for path in self.paths():
+            try:
+                return await self._proved(path)
+            except LinkFailed as error:
+                if self._kind(error) not in (Kind.PROXY, Kind.CONNECTION):
+                    raise
+                failed = error
+        assert failed is not None
+        raise failed
+
+    async def _proved(self, path: str) -> int | None:
+        for missed in range(1, KEY_LOST_AFTER + 1):
+            try:
+                await self._link.open(path, _no_sign_in)
+            except LinkFailed as failed:
+                failure = classify(failed.evidence, overrides=self._overrides)
+                if failure.kind is not Kind.AUTH or failure.remedy is not Remedy.RELOGIN:
+                    raise
+                if failed.evidence.code != KEY_NOT_FOUND or missed == KEY_LOST_AFTER:
+                    return None
+            else:
+                return self._link.user_id
+            finally:
+                self._link.close()
+        return None
+
+    def _kind(self, failed: LinkFailed) -> Kind:
+        return classify(failed.evidence, overrides=self._overrides).kind
+
+    async def signed_in(self) -> None:
+        """Let `status` no longer say that a login is needed."""
+        if self._before is not None and self._before.state is State.NEEDS_LOGIN:
+            await self._note(self._before)
+
+
+class Deaf(LinkEvents):
+    """What a link tells nobody: an attempt says what became of it by itself."""
+
+    def link_lost(self, evidence: Evidence) -> None: ...
+
+    def link_overdue(self) -> None: ...
+
+    def link_answers(self, outstanding: int) -> None: ...
+
+
+async def _no_calls(_query: Any) -> Any:
+    raise LinkFailed(Evidence(Source.CODE, "no call is made while somebody signs in"))
+
+
+async def _no_sign_in() -> None:
+    raise LinkFailed(Evidence(Source.CODE, "only a person signs a user account in"))

@@ -1,0 +1,78 @@
+"""`pause`, `resume`, `retry`: what is asked of the daemon, and what is said of its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.control.client import ControlClient
+from supervisor.control.protocol import ControlError
+from supervisor.record.lock import StateLock
+from tests.unit.cli.conftest import Cli
+
+UNKNOWN = ControlError(
+    "unknown_account", 'no account is called "suport" (did you mean "support"?)', status=404
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """What a daemon would have been told; `a` changes, `b` does not, there is no `suport`."""
+    told: list[tuple[str, list[str]]] = []
+    states = {"pause": "paused", "resume": "starting", "retry": "starting"}
+
+    def request(self: ControlClient, method: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        assert method == "POST"
+        told.append((name, body["accounts"]))
+        if "suport" in body["accounts"]:
+            raise UNKNOWN
+        still = {"pause": "paused", "resume": "online", "retry": "paused"}[name]
+        changed = {"name": "a", "state": states[name], "changed": True}
+        return {"schema": 1, "accounts": [changed, {"name": "b", "state": still, "changed": False}]}
+
+    monkeypatch.setattr(ControlClient, "request", request)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("verb", "changed", "unchanged"),
+    [
+        ("pause", "a: paused", "b: was paused already"),
+        ("resume", "a: starting", "b: was not paused; it is online"),
+        ("retry", "a: starting", "b: stays paused; tg-supervisor resume b brings it back"),
+    ],
+)
+def test_each_account_is_answered_for(
+    cli: Cli, asked: list[tuple[str, list[str]]], verb: str, changed: str, unchanged: str
+) -> None:
+    """A line an account: what it is now, or why nothing was done."""
+    result = cli(verb, "a", "b*")
+    assert (result.exit_code, result.stdout.splitlines()) == (0, [changed, unchanged])
+    assert asked == [(verb, ["a", "b*"])]
+    assert json.loads(cli(verb, "--json", "a").stdout)["accounts"][0]["name"] == "a"
+
+
+def test_an_unknown_account_is_a_usage_error(cli: Cli, asked: list[tuple[str, list[str]]]) -> None:
+    """Exit 2, nothing on stdout, and what was perhaps meant."""
+    result = cli("pause", "suport")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert 'did you mean "support"?' in result.stderr
+
+
+def test_they_need_a_name(cli: Cli) -> None:
+    """None is a usage error: nobody pauses everything by leaving something out."""
+    for verb in ("pause", "resume", "retry"):
+        assert cli(verb).exit_code == 2
+
+
+def test_without_a_daemon_it_is_exit_69(cli: Cli, tmp_path: Path) -> None:
+    """One that is only starting is exit 75: worth another try."""
+    result = cli("pause", "a")
+    assert (result.exit_code, result.stdout) == (69, "")
+    assert "no daemon is running" in result.stderr
+    with StateLock(tmp_path / "state"):
+        assert cli("pause", "a").exit_code == 75
