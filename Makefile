@@ -90,10 +90,9 @@ package: $(P)/.ready ## build the wheel, and see that every file of ours is in i
 # --- What is run now and then --------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(P)/.ready $(K)/.ready ## the benchmarks, on both client libraries
-	@for client in $(CLIENTS); do for script in benchmarks/[!_]*.py; do \
-		echo "== $$script on $$client"; $(VENV)$$client/bin/python $$script || exit 1; \
-	done; done
+bench: $(P)/.ready $(K)/.ready ## the benchmarks, on both client libraries; BENCH=--quick for a minute each
+	@for client in $(CLIENTS); do $(VENV)$$client/bin/python -m benchmarks $(BENCH) || exit 1; done
+	@$(P)/bin/python -m benchmarks.record $(BENCH)
 
 # `make lock` keeps what is pinned and still fits; `make lock UPGRADE=yes` takes the newest.
 COMPILE := pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
