@@ -145,9 +145,8 @@ class Account:
         self._dispatcher = dispatcher
         path = paths.assign(plan.name, plan.candidates, plan.before.path if plan.before else None)
         self._life = Life(rules=plan.rules, path=path, incident=plan.incident)
-        if (
-            plan.before is not None and plan.before.state is State.PAUSED
-        ):  # a person's word outlives a restart
+        if plan.before is not None and plan.before.state is State.PAUSED:
+            # A person's word outlives a restart.
             self._life = replace(self._life, state=State.PAUSED, since=plan.before.since)
         last = plan.before.last_failure if plan.before else None
         self.journal = Journal(plan.name, recorder, clock, path, last)
@@ -275,11 +274,26 @@ class Account:
                 await self._drive()
                 for task in (updates, prover):
                     task.cancel()
+        except Exception as error:
+            await self._break_down(error)
+            raise
         finally:
             self._over = True
             self._changed.set()
             self._paths.leave(self.name)
             await self._link.shutdown()
+
+    async def _break_down(self, error: Exception) -> None:
+        """This driver itself has failed: nobody keeps the account online, and `status` must not say so."""
+        inner = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        seen = self._evidence_of_code(inner, step="driver", path=self.journal.path)
+        failure = Failure(Kind.UNKNOWN, Scope.ACCOUNT, Remedy.FAIL, seen)
+        self._life = replace(
+            self._life, state=State.FAILED, since=self._clock.now(), retry_at=None, last_failure=failure
+        )
+        self.journal.row(failure, Result.FAILED, Action.FAIL)
+        self._gate.refuse(State.FAILED.value, str(failure), None)
+        await self._recorder.save_account(self.snapshot())
 
     async def _drive(self) -> None:
         while True:

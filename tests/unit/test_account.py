@@ -936,3 +936,22 @@ async def test_a_wider_failure_of_a_call_is_the_accounts(make: Make, link: FakeL
         account.call_failed(late)
         await asyncio.sleep(1000.0)
         assert (account.state, len(link.opened)) == (State.FAILED, 1)
+
+
+@virtual
+async def test_a_driver_that_breaks_is_not_called_online(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of this program fails the account visibly: no state is shown that nobody keeps up."""
+    account = make()
+    task = asyncio.create_task(account.run())
+    await account.online()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(account, "_perform", broken)
+    account.link_lost(Evidence(Source.SOCKET, "reset"))
+    with pytest.raises(ExceptionGroup):
+        await task
+    assert account.state is State.FAILED
+    with pytest.raises(AccountUnavailable, match="a fault of ours"):
+        await call(account)

@@ -64,6 +64,7 @@ def test_missing(files: Files) -> None:
         load_state_dir("a.toml", env={}, overrides={"state_dir": "f"})
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_cheap() -> None:
     """Finding it costs the reading commands no heavy import."""
     heavy = {"asyncio", "pydantic", "pyrogram", "sqlite3", "socket", "ssl", "difflib", "logging"}
