@@ -10,12 +10,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from supervisor.cli.common import Options
 from supervisor.cli.demo.play import Play
+from supervisor.cli.demo.relay import Relay
 from supervisor.cli.demo.stage import staged
 from supervisor.cli.demo.steps import STEPS
 from supervisor.cli.demo.view import show_report, view_for
@@ -64,8 +65,10 @@ def shape(text: str) -> set[str]:
     found = set()
     for written in text.splitlines():
         line = re.sub(r"state in \S+", "state in DIRECTORY", written)
+        line = re.sub(r"\b(?:de1|nl3)\b", "PROXY", line)
         line = re.sub(r"(?:\d+\.)*\d+", "#", line)
         line = re.sub(r"─+", "─", line)
+        line = re.sub(r"[█▉▊▋▌▍▎▏]+", "█", line)
         line = re.sub(r"(# s ).*?: (\w+ re\w+ |recovered)", r"\1WHO: \2", line)
         line = re.sub(r"connection (?:reset|refused)(?: by)?", "connection broken", line)
         found.add(" ".join(line.split()))
@@ -156,16 +159,78 @@ def test_the_proxies_are_right(tmp_path: Path, environment: dict[str, str]) -> N
     assert "de1, nl3" in run("tg-supervisor check", tmp_path, environment | secrets)
 
 
+def test_explain_says_what_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:
+    """`explain` says what README shows of it."""
+    for command, lines in commands(marked("explain")):
+        assert_shown(lines, run(command, tmp_path, environment))
+
+
+async def test_the_login_goes_as_shown(tmp_path: Path, environment: dict[str, str]) -> None:
+    """README's user account signs in as it is shown, with the code that is typed there."""
+    [(command, lines)] = commands(marked("login"))
+    [code] = re.findall(r"^Code .*: (\d+)$", "\n".join(lines), re.MULTILINE)
+    async with Datacenter() as dc:
+        dc.add_user(
+            5_000_010, phone=tomllib.loads(marked("user"))["accounts"]["sales-user"]["phone"], code=code
+        )
+        configure(tmp_path, dc, marked("user"))
+        line = [sys.executable, "-m", "supervisor", *command.split()[1:]]
+        login = await asyncio.create_subprocess_exec(
+            *line,
+            cwd=tmp_path,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(login.communicate(f"{code}\n".encode()), 30)
+    assert login.returncode == 0, said
+    assert_shown(lines, said.decode().replace("): \n", f"): {code}\n"))
+
+
+async def test_the_callback_is_called(tmp_path: Path, environment: dict[str, str]) -> None:
+    """README's callback gives an account whose proxy is dead the one that it has leased."""
+    relay, dead, as_dead = Relay(), Relay(), Relay()
+    for each in (relay, dead, as_dead):
+        await each.start()
+    for each in (dead, as_dead):
+        await each.kill()
+    provider = f"async def lease(account):\n    return 'socks5://127.0.0.1:{relay.port}'\n"
+    (tmp_path / "my_provider.py").write_text(provider)
+    async with Datacenter() as dc:
+        bot = dc.add_bot()
+        text = (
+            f'[proxies.de1]\nurl = "socks5://127.0.0.1:{dead.port}"\n'
+            f'[proxies.nl3]\nurl = "socks5://127.0.0.1:{as_dead.port}"\n'
+            f'[accounts.shop-bot]\nbot_token = "{bot.token}"\nproxy = ["de1", "nl3"]\n'
+        )
+        (tmp_path / "accounts.toml").write_text(f'[telegram]\napi_id = 1\napi_hash = "{"0" * 32}"\n')
+        configure(tmp_path, dc, marked("callbacks") + text)
+        line = [sys.executable, "-m", "supervisor", "run"]
+        daemon = await asyncio.create_subprocess_exec(*line, cwd=tmp_path, env=environment)
+        try:
+            [account] = await until_online(tmp_path / "state", 1)
+        finally:
+            daemon.terminate()
+            assert await asyncio.wait_for(daemon.wait(), 15) == 0
+            await relay.kill()
+    assert account["path"] not in {"de1", "nl3"}
+
+
+def configure(folder: Path, dc: Datacenter, more: str = "") -> None:
+    """Have accounts.toml say that Telegram is this datacenter, and more."""
+    dc.write_public_key(folder / "dc.pem")
+    with (folder / "accounts.toml").open("a") as file:
+        file.write(
+            f'[telegram.server]\nhost = "{dc.host}"\nport = {dc.port}\ndc_id = 2\npublic_key = "dc.pem"\n{more}'
+        )
+
+
 async def test_the_accounts_run(tmp_path: Path, environment: dict[str, str]) -> None:
     """README's accounts.toml, plugin and main run: both bots come online, one answers, one writes by itself."""
     async with Datacenter() as dc:
         support = dc.add_bot(environment["SUPPORT_TOKEN"])
         news = dc.add_bot((tmp_path / "news-bot.token").read_text().strip())
-        dc.write_public_key(tmp_path / "dc.pem")
-        with (tmp_path / "accounts.toml").open("a") as file:
-            file.write(
-                f'[telegram.server]\nhost = "{dc.host}"\nport = {dc.port}\ndc_id = 2\npublic_key = "dc.pem"\n'
-            )
+        configure(tmp_path, dc)
         [(command, _)] = commands(marked("run"))
         line = [sys.executable, "-m", "supervisor", *command.split()[1:]]
         daemon = await asyncio.create_subprocess_exec(*line, cwd=tmp_path, env=environment)
@@ -182,20 +247,20 @@ async def test_the_accounts_run(tmp_path: Path, environment: dict[str, str]) -> 
         assert dc.seen.sends[news.user_id][0].text == "nothing new"
 
 
-async def until_online(state_dir: Path, number: int) -> None:
+async def until_online(state_dir: Path, number: int) -> list[dict[str, Any]]:
     async with asyncio.timeout(30):
         while True:
             try:
-                accounts = ControlClient(state_dir).status()["accounts"]
+                accounts: list[dict[str, Any]] = ControlClient(state_dir).status()["accounts"]
             except (NotRunning, ControlError):
                 accounts = []
             if [account["state"] for account in accounts] == ["online"] * number:
-                return
+                return accounts
             await asyncio.sleep(0.1)
 
 
 async def test_the_demo_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo's lines and tables are README's; so is what `status` and `log` print of its daemon."""
+    """The demo's lines and tables are README's; so is what the commands print of its daemon."""
     given = Options(no_color=True)
     async with staged() as stage:
         with view_for(given) as view:

@@ -1,4 +1,4 @@
-"""The bots of `tg-supervisor demo`: each sends five messages a second, and notes what became of every one.
+"""The code of each account of `tg-supervisor demo`: it sends five messages a second, and notes what became of every one.
 
 This file is copied beside the demo's accounts.toml, where `main = "chatter:main"` finds it. There is nothing in it
 about failures: a call that a failure meets is simply answered later.
@@ -13,16 +13,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+from supervisor import AccountUnavailable
+
 HERE = Path(__file__).parent
-PERSON = 700_000_001  # to whom all the bots write
+PERSON = "demo_operator"  # to whom all of them write
 EVERY = 0.2  # s
 
 
 async def main(client: Any) -> None:
     """Send until the file `enough` is there, then wait for what is still on its way."""
-    with (HERE / f"{client.name}.calls").open("a", buffering=1) as notes:
+    path = HERE / f"{client.name}.calls"
+    number = path.read_text().count("asked") if path.exists() else 0  # by the one before, if there was one
+    with path.open("a", buffering=1) as notes:
         async with asyncio.TaskGroup() as sending:
-            number = 0
             while not (HERE / "enough").exists():
                 number += 1
                 sending.create_task(send(client, number, notes))
@@ -36,6 +39,10 @@ async def send(client: Any, number: int, notes: Any) -> None:
     notes.write(f"{number} {asked:.3f} asked\n")
     try:
         await client.send_message(PERSON, f"message {number} of {client.name}")
+    except (AccountUnavailable, asyncio.CancelledError) as error:  # the account, or this code, is stopped
+        notes.write(f"{number} {asked:.3f} refused {time.monotonic() - asked:.3f} {error!r}\n")
+        if isinstance(error, asyncio.CancelledError):
+            raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the call
         notes.write(f"{number} {asked:.3f} failed {time.monotonic() - asked:.3f} {error!r}\n")
     else:

@@ -17,7 +17,7 @@ from supervisor.cli.demo.steps import STEPS
 from supervisor.cli.demo.view import show_report, view_for
 from supervisor.errors import ConfigError
 
-_SECONDS = 22.0
+_SECONDS = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -20,7 +20,7 @@ from supervisor.cli.words import what_failed
 
 _COLUMNS = {
     "ACCOUNT": 11,
-    "STATE": 10,
+    "STATE": 11,
     "ASKED": 5,
     "ANSWERED": 8,
     "OPEN": 4,
@@ -56,7 +56,6 @@ def _scene(now: Now) -> Group:
         account = now.accounts.get(tally.name)
         state = account["state"] if account else "starting"
         in_hand = what_failed(account["last_failure"]) if account and account["incident"] else ""
-        waiting = tally.asked - tally.answered - tally.failed
-        numbers = map(str, (tally.asked, tally.answered, waiting, tally.failed, tally.delivered_twice))
+        numbers = map(str, (tally.asked, tally.answered, tally.open, tally.failed, tally.delivered_twice))
         table.add_row(tally.name, Text(state, STATE_COLORS.get(state, "")), *numbers, Text(in_hand))
     return Group(Text(), table, Text(), Text(f"{now.at:5.1f} s  now: {now.doing}", "bold"))

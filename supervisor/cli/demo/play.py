@@ -6,11 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from supervisor.cli.demo.cast import NAMES, whose
+from supervisor.cli.demo.chatter import EVERY
 from supervisor.cli.demo.report import Report, StepSeen, Tally, slowest, tally
 from supervisor.cli.demo.stage import Call, DemoBroken, Stage
-from supervisor.cli.demo.steps import BOTS, Step, whose
+from supervisor.cli.demo.steps import Step
 
 _LOOK = 0.1  # s between two looks
 _STARTS_WITHIN = 60.0  # s, of a slow machine
@@ -82,13 +85,14 @@ class Play:
     # --- the acts -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Wait until the bots are at work."""
+        """Wait until the accounts are at work."""
         dc = self._stage.dc
         self._tell(f"a local Telegram datacenter listens at {dc.host}:{dc.port}")
         self._tell(f"the daemon starts, pid {self._stage.pid}: tg-supervisor run -c accounts.toml")
-        if not await self._until(lambda: self._online(BOTS) and all(self._calls.values()), _STARTS_WITHIN):
+        if not await self._until(lambda: self._online(NAMES) and all(self._calls.values()), _STARTS_WITHIN):
             raise DemoBroken(f"not online within {_STARTS_WITHIN:g} s:\n{self._stage.last_words()}")
-        self._tell(f"{', '.join(BOTS)}: online, each sends a message every 0.2 s")
+        bots = sum(account.is_bot for account in self._stage.cast.values())
+        self._tell(f"{bots} bots, {len(NAMES) - bots} user: online, each sends a message every {EVERY:g} s")
 
     async def break_things(self) -> None:
         """One step after the other, with some calm before and after each."""
@@ -105,20 +109,20 @@ class Play:
         seen = StepSeen(step, self._at())
         self._report.steps.append(seen)
         self._rows = seen.rows
-        bot = self._stage.bots[step.account].user_id if step.account else None
-        self._tell(f"BREAKING {whose(step.accounts)}: {step.name}")
+        account = self._stage.cast[step.account] if step.account else None
+        self._tell(f"{'MENDING ' if step.mends else 'BREAKING'} {whose(step.accounts)}: {step.name}")
         self._now.doing = f"{whose(step.accounts)}: {step.name}"
-        await step.begin(self._stage.dc, bot)
+        await step.begin(self._stage, account)
         if step.end is not None:
             await self._until(lambda: False, step.lasts)
-            await step.end(self._stage.dc, bot)
+            await step.end(self._stage, account)
             self._tell(f"MENDED   {whose(step.accounts)}: {step.name}")
         self._now.doing = f"{whose(step.accounts)}: after {step.name}"
         seen.expected = await self._until(lambda: self._is_as_expected(seen), step.within)
 
     async def finish(self) -> Report:
-        """Let the bots end what they asked for, stop the daemon, and count."""
-        self._now.doing = "the bots ask no more, the daemon stops"
+        """Let the accounts have what they asked for, stop the daemon, and count."""
+        self._now.doing = "the accounts ask no more, the daemon stops"
         self._stage.enough()
         await self._until(self._is_all_answered, _ANSWERED_WITHIN)
         self._report.daemon_exit = await self._stage.stop()
@@ -133,6 +137,7 @@ class Play:
             if call.outcome == "failed"
         ]
         self._report.early_calls = len(self._stage.dc.seen.early_calls)
+        self._report.codes_unasked = self._stage.dc.seen.codes_sent.total() - self._stage.logins
         self._report.took = self._at()
         return self._report
 
@@ -167,12 +172,24 @@ class Play:
         stage, now = self._stage, self._now
         now.at = self._at()
         now.accounts = await stage.accounts()
-        self._calls = stage.calls()
-        now.tallies = [tally(name, bot, self._calls[name], stage.dc.seen) for name, bot in stage.bots.items()]
+        self._calls = {
+            name: [self._judged(name, call) for call in calls] for name, calls in stage.calls().items()
+        }
+        now.tallies = [
+            tally(name, stage.cast[name], calls, stage.dc.seen) for name, calls in self._calls.items()
+        ]
         rows = await stage.new_rows()
         self._rows += rows
         self._view.rows(now.at, rows)
         self._view.look(now)
+
+    def _judged(self, name: str, call: Call) -> Call:
+        """A refused call has failed, unless the account was to be down."""
+        if call.outcome != "refused" or self._report.is_down(
+            name, call.asked + (call.took or 0) - self._began
+        ):
+            return call
+        return replace(call, outcome="failed")
 
     def _online(self, names: Sequence[str]) -> bool:
         return all(self._now.accounts.get(name, {}).get("state") == "online" for name in names)

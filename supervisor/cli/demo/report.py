@@ -10,9 +10,11 @@ from typing import Any
 
 from supervisor.cli.demo.stage import Call
 from supervisor.cli.demo.steps import Step
+from supervisor.core.failure import Result
 from supervisor.datacenter import Account, Seen
 
 SCHEMA = 1
+_ENDS = frozenset({Result.FAILED, Result.NEEDS_LOGIN, Result.SUSPENDED})
 
 
 @dataclass(slots=True)
@@ -36,10 +38,9 @@ class StepSeen:
     @property
     def closing(self) -> dict[str, dict[str, Any]]:
         """The row of each account that is what the step expects: the first of them."""
-        wanted = self.step.expected
         found: dict[str, dict[str, Any]] = {}
         for row in self.rows:
-            if (row["kind"], row["outcome"], row["action"]) == (wanted.kind, wanted.outcome, wanted.action):
+            if self.step.expected.is_met_by(row):
                 found.setdefault(row["account"], row)
         return {name: found[name] for name in self.step.accounts if name in found}
 
@@ -53,7 +54,11 @@ class StepSeen:
     def what_was_done(self) -> tuple[str, str]:
         """As what it was seen and the action: of what was expected, else of what came instead."""
         found = list(self.closing.values()) or self.rows[-1:]
-        return (found[0]["kind"], found[0]["action"].replace("_", " ")) if found else ("", "")
+        if not found:
+            return "", ""
+        row = found[0]
+        done = row["outcome"] if row["outcome"] in _ENDS else row["action"]
+        return row["kind"], done.replace("_", " ")
 
     def json(self) -> dict[str, Any]:
         """The step in the JSON."""
@@ -77,9 +82,25 @@ class Tally:
     asked: int
     answered: int
     failed: int
+    refused: int
     slowest: float | None
     delivered: int
     delivered_twice: int
+
+    @property
+    def open(self) -> int:
+        """Calls that nothing has become of yet."""
+        return self.asked - self.answered - self.failed - self.refused
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What should not have been."""
+        if self.open:
+            yield f"{self.name}: {self.open} calls were not answered"
+        if self.delivered_twice:
+            yield f"{self.name}: {self.delivered_twice} messages were delivered twice"
+        if self.delivered < self.answered:
+            yield f"{self.name}: {self.answered - self.delivered} answered messages were not delivered"
 
     def json(self) -> dict[str, Any]:
         """The account in the JSON."""
@@ -88,6 +109,7 @@ class Tally:
             "asked": self.asked,
             "answered": self.answered,
             "failed": self.failed,
+            "refused": self.refused,
             "slowest_s": self.slowest,
             "delivered": self.delivered,
             "delivered_twice": self.delivered_twice,
@@ -96,12 +118,23 @@ class Tally:
 
 @dataclass(slots=True)
 class Report:
-    """A whole demo. `early_calls` left although a wait that the datacenter had demanded was still running."""
+    """A whole demo.
+
+    Args:
+        steps: what was broken, and what was seen of it.
+        tallies: each account's calls.
+        errors: those of the failed calls.
+        early_calls: that left although a wait that the datacenter had demanded was still running.
+        codes_unasked: login codes that were sent though nobody had called for a login.
+        daemon_exit: the daemon's exit code.
+        took: seconds.
+    """
 
     steps: list[StepSeen] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     early_calls: int = 0
+    codes_unasked: int = 0
     daemon_exit: int | None = None
     took: float = 0.0
 
@@ -114,21 +147,23 @@ class Report:
         for seen in self.steps:
             if not seen.expected:
                 missing = ", ".join(sorted(set(seen.step.accounts) - set(seen.closing))) or "an account"
-                yield f"{seen.step.name}: {missing} did not recover within {seen.step.within:g} s"
-        for error in self.errors:
-            yield f"a call failed: {error}"
+                wanted = seen.step.expected.in_words
+                yield f"{seen.step.name}: {missing} did not {wanted} within {seen.step.within:g} s"
+        for error, number in Counter(self.errors).items():
+            yield f"a call failed: {error}" if number == 1 else f"{number} calls failed: {error}"
         for tally in self.tallies:
-            open_calls = tally.asked - tally.answered - tally.failed
-            if open_calls:
-                yield f"{tally.name}: {open_calls} calls were not answered"
-            if tally.delivered_twice:
-                yield f"{tally.name}: {tally.delivered_twice} messages were delivered twice"
-            if tally.delivered < tally.answered:
-                yield f"{tally.name}: {tally.answered - tally.delivered} answered messages were not delivered"
+            yield from tally.problems
         if self.early_calls:
             yield f"{self.early_calls} calls were made before a demanded wait was over"
+        if self.codes_unasked:
+            yield f"{self.codes_unasked} login codes were asked for by nobody"
         if self.daemon_exit:
             yield f"the daemon ended with exit code {self.daemon_exit}"
+
+    def is_down(self, name: str, at: float) -> bool:
+        """Whether an account was to be down, so many seconds into the demo."""
+        begun = [seen.step.expected for seen in self.steps if seen.at <= at and name in seen.step.accounts]
+        return bool(begun) and begun[-1].is_down
 
     def total(self, column: str) -> int:
         """A column of the tallies, summed."""
@@ -144,19 +179,21 @@ class Report:
             "steps": [seen.json() for seen in self.steps],
             "accounts": [tally.json() for tally in self.tallies],
             "early_calls": self.early_calls,
+            "codes_unasked": self.codes_unasked,
             "daemon_exit": self.daemon_exit,
         }
 
 
-def tally(name: str, bot: Account, calls: Sequence[Call], seen: Seen) -> Tally:
+def tally(name: str, account: Account, calls: Sequence[Call], seen: Seen) -> Tally:
     """Count an account's calls."""
     outcomes = Counter(call.outcome for call in calls)
-    texts = [number for (user_id, _), number in seen.delivered.items() if user_id == bot.user_id]
+    texts = [number for (user_id, _), number in seen.delivered.items() if user_id == account.user_id]
     return Tally(
         name=name,
         asked=len(calls),
         answered=outcomes["answered"],
         failed=outcomes["failed"],
+        refused=outcomes["refused"],
         slowest=slowest(calls),
         delivered=len(texts),
         delivered_twice=sum(number > 1 for number in texts),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,7 +16,8 @@ from typing import Any
 
 import supervisor
 from supervisor.cli.demo import chatter
-from supervisor.cli.demo.steps import BOTS
+from supervisor.cli.demo.cast import CAST, POOL, PROXIES, Role
+from supervisor.cli.demo.relay import Relay
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import ControlError
 from supervisor.datacenter import Account, Datacenter, library
@@ -24,11 +27,12 @@ from supervisor.record.queries import LogFilter
 from supervisor.record.rows import row_json
 
 _LATENCY = 0.08  # s, there and back: a round trip to Telegram in the field
+_SIGNS_IN_WITHIN = 30.0  # s, of a slow machine
 _STOPS_WITHIN = 12.0  # s; the daemon promises ten
 
 _CONFIG = """\
 [telegram]
-api_id   = 12345
+api_id   = {api_id}
 api_hash = "0123456789abcdef0123456789abcdef"
 
 [telegram.server]                 # not Telegram: the demo's own datacenter
@@ -43,10 +47,14 @@ stable_after = 0.5                # the demo breaks things seconds apart: each i
 [defaults]
 main = "chatter:main"
 """
-_ACCOUNT = """
-[accounts.{name}]
-bot_token = "{token}"
+_PROXY = """
+[proxies.{name}]
+url  = "socks5://127.0.0.1:{port}"
+pool = "{pool}"
 """
+_USER, _OPERATOR = 500_000_001, 500_000_002  # ids
+_SESSION_STRING = ">BI?256sQ?"  # both libraries' storage/storage.py
+_API_ID = 12345
 
 
 class DemoBroken(SupervisorError):
@@ -55,7 +63,7 @@ class DemoBroken(SupervisorError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a bot's code: the caller's side of the story. `asked` is monotonic; `outcome` may be ``asked`` still."""
+    """One call of an account's code: the caller's side of the story. `asked` is monotonic; `outcome` may be ``asked`` still."""
 
     asked: float
     outcome: str
@@ -69,16 +77,22 @@ class Stage:
     def __init__(self, folder: Path, dc: Datacenter) -> None:
         self.folder = folder
         self.dc = dc
-        self.bots: dict[str, Account] = {name: dc.add_bot(first_name=name) for name in BOTS}
+        self.cast = {role.name: self._account(role) for role in CAST}
+        dc.add_person(_OPERATOR, "Operator", username=chatter.PERSON)
+        self.logins = 0
+        self._relays = {name: Relay() for name in PROXIES}
         self.config = folder / "accounts.toml"
         self._daemon: asyncio.subprocess.Process | None = None
         self._control = ControlClient(folder / "state")
+        self._accounts: dict[str, dict[str, Any]] = {}  # as last seen
         self._row = 0
 
     # --- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Write the configuration and start the daemon on it."""
+        """Start the proxies, write the configuration and start the daemon on it."""
+        for relay in self._relays.values():
+            await relay.start()
         self._furnish()
         with (self.folder / "daemon.log").open("wb") as log:
             self._daemon = await asyncio.create_subprocess_exec(
@@ -95,11 +109,32 @@ class Stage:
     def _furnish(self) -> None:
         dc = self.dc
         dc.write_public_key(self.folder / "datacenter.pem")
-        text = _CONFIG.format(host=dc.host, port=dc.port, dc_id=dc.dc_id)
-        text += "".join(_ACCOUNT.format(name=name, token=bot.token) for name, bot in self.bots.items())
+        text = _CONFIG.format(api_id=_API_ID, host=dc.host, port=dc.port, dc_id=dc.dc_id)
+        for name, relay in self._relays.items():
+            text += _PROXY.format(name=name, port=relay.port, pool=POOL)
+        text += "".join(map(self._configured, CAST))
         self.config.write_text(text, encoding="utf-8")
         code = Path(chatter.__file__)
         (self.folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
+
+    def _account(self, role: Role) -> Account:
+        if role.phone is None:
+            return self.dc.add_bot(first_name=role.name)
+        return self.dc.add_user(_USER, first_name=role.name, phone=role.phone)
+
+    def _configured(self, role: Role) -> str:
+        account = self.cast[role.name]
+        keys = {"bot_token": account.token, "phone": role.phone, "proxy": role.proxy}
+        if not account.is_bot:
+            keys["session_string"] = self._session_string(account)
+        lines = (f'{key} = "{value}"\n' for key, value in keys.items() if value is not None)
+        return f"\n[accounts.{role.name}]\n{''.join(lines)}"
+
+    def _session_string(self, user: Account) -> str:
+        """A session on which a user is signed in, as one brings it along from Pyrogram."""
+        fields = self.dc.dc_id, _API_ID, False, self.dc.issue_key(user), user.user_id, False
+        packed = struct.pack(_SESSION_STRING, *fields)
+        return base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
 
     async def stop(self) -> int | None:
         """Stop the daemon as a service manager would; give its exit code."""
@@ -113,8 +148,49 @@ class Stage:
             self._daemon.kill()
             return await self._daemon.wait()
 
+    # --- what is done ---------------------------------------------------------------------------------
+
+    async def kill_proxy_of(self, name: str) -> None:
+        """Kill the proxy that an account goes through."""
+        await self._relays[self._accounts[name]["path"]].kill()
+
+    async def kill_proxies(self) -> None:
+        """Kill all of them: nothing of them is left."""
+        for relay in self._relays.values():
+            await relay.kill()
+
+    async def revive_proxies(self) -> None:
+        """Start what `kill_proxy_of` has killed."""
+        for relay in self._relays.values():
+            await relay.start()
+
+    async def login(self, user: Account) -> None:
+        """Sign a user account in, as a person does: by the command, with the code."""
+        self.logins += 1
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "supervisor", "login", user.first_name, "-c", str(self.config)),
+            cwd=self.folder,
+            env=_environment(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(_SIGNS_IN_WITHIN):
+                _, said = await command.communicate(f"{user.code}\n".encode())
+        except TimeoutError as error:
+            raise DemoBroken(f"the login did not end within {_SIGNS_IN_WITHIN:g} s") from error
+        finally:
+            if command.returncode is None:
+                command.kill()
+                await command.wait()
+        if command.returncode:
+            text = said.decode(errors="replace").strip()
+            raise DemoBroken(f"the login ended with exit code {command.returncode}:\n{text}")
+
     def enough(self) -> None:
-        """Have the bots ask for nothing more."""
+        """Have the accounts' code ask for nothing more."""
         (self.folder / "enough").touch()
 
     # --- what is seen ---------------------------------------------------------------------------------
@@ -142,7 +218,8 @@ class Stage:
             found = await asyncio.to_thread(self._control.status)
         except (NotRunning, ControlError):
             return {}
-        return {account["name"]: account for account in found["accounts"]}
+        self._accounts = {account["name"]: account for account in found["accounts"]}
+        return self._accounts
 
     async def new_rows(self) -> list[dict[str, Any]]:
         """What `log` shows that it has not shown before."""
@@ -158,8 +235,8 @@ class Stage:
         return [row_json(row.row, row.id) for row in found]
 
     def calls(self) -> dict[str, list[Call]]:
-        """What the bots noted of their calls, by account."""
-        return {name: self._calls(name) for name in self.bots}
+        """What the accounts' code noted of its calls, by account."""
+        return {name: self._calls(name) for name in self.cast}
 
     def _calls(self, name: str) -> list[Call]:
         path = self.folder / f"{name}.calls"
@@ -186,6 +263,7 @@ async def staged() -> AsyncIterator[Stage]:
                 yield stage
             finally:
                 await stage.stop()
+                await stage.kill_proxies()
 
 
 def _environment() -> dict[str, str]:

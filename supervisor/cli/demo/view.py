@@ -11,18 +11,24 @@ from typing import Any
 import click
 
 from supervisor.cli.common import Options, say
+from supervisor.cli.demo.cast import whose
 from supervisor.cli.demo.play import Now, View
 from supervisor.cli.demo.report import Report, StepSeen
-from supervisor.cli.demo.steps import whose
 from supervisor.cli.tables import Column, clean, colored, print_table
 from supervisor.cli.words import error_name, span, what_was_done
 from supervisor.core.failure import Result
 
-STATE_COLORS = {"online": "green", "recovering": "yellow", "starting": "cyan"}
+STATE_COLORS = {
+    "online": "green",
+    "recovering": "yellow",
+    "starting": "cyan",
+    "failed": "red",
+    "needs_login": "magenta",
+}
 _WIDTH = 80
 _STEP_COLUMNS = tuple(map(Column, ("BROKEN", "WHOSE", "SEEN AS", "DONE", "BACK IN", "SLOWEST")))
 _CALL_COLUMNS = tuple(
-    map(Column, ("ACCOUNT", "ASKED", "ANSWERED", "FAILED", "SLOWEST", "DELIVERED", "TWICE"))
+    map(Column, ("ACCOUNT", "ASKED", "ANSWERED", "REFUSED", "FAILED", "SLOWEST", "DELIVERED", "TWICE"))
 )
 
 
@@ -70,7 +76,7 @@ def _what_failed(row: dict[str, Any]) -> str:
 
 def cut(text: str, width: int) -> str:
     """A text in so many columns, though never less than its beginning."""
-    return text if len(text) <= width else f"{text[: max(width, 20) - 1]}…"
+    return text if len(text) <= width else f"{text[: max(width, 12) - 1]}…"
 
 
 @contextmanager
@@ -97,6 +103,7 @@ def show_report(report: Report, given: Options) -> None:
             tally.name,
             str(tally.asked),
             str(tally.answered),
+            str(tally.refused),
             str(tally.failed),
             _span(tally.slowest),
             str(tally.delivered),
@@ -110,8 +117,18 @@ def show_report(report: Report, given: Options) -> None:
 
 
 def _step_cells(seen: StepSeen) -> list[str | tuple[str, str]]:
-    back = _span(seen.recovered_in) if seen.expected else ("NOT BACK", "red")
-    return [seen.step.name, whose(seen.step.accounts), *seen.what_was_done, back, _span(seen.slowest)]
+    slowest = (
+        "" if seen.step.expected.is_down else _span(seen.slowest)
+    )  # one that came just before says nothing
+    return [seen.step.name, whose(seen.step.accounts), *seen.what_was_done, _back_in(seen), slowest]
+
+
+def _back_in(seen: StepSeen) -> str | tuple[str, str]:
+    """In what time all were back; of those that are to stay down, that they do."""
+    wanted = seen.step.expected
+    if seen.expected:
+        return "-" if wanted.is_down else _span(seen.recovered_in)
+    return ("NOT SO" if wanted.is_down else "NOT BACK", "red")
 
 
 def _span(seconds: float | None) -> str:
@@ -119,6 +136,11 @@ def _span(seconds: float | None) -> str:
 
 
 def _verdict(report: Report) -> str:
-    asked, answered, failed, twice = map(report.total, ("asked", "answered", "failed", "delivered_twice"))
-    said = "Not all is well" if report.problems else "All recovered"
-    return f"{said}: {answered} of {asked} calls answered, {failed or 'none'} failed, {twice or 'none'} delivered twice."
+    columns = "asked", "answered", "refused", "failed", "delivered_twice"
+    asked, answered, *others = map(report.total, columns)
+    refused, failed, twice = (number or "none" for number in others)
+    said = "Not all is well" if report.problems else "All went as it should"
+    return (
+        f"{said}: {answered} of {asked} calls answered, {refused} refused, {failed} failed,\n"
+        f"{twice} delivered twice. (Refused: asked of an account that needed a person.)"
+    )
