@@ -444,8 +444,8 @@ class Account:
         await self._open()
         return True
 
-    def _context(self, action: Action) -> RecoveryContext:
-        failure, incident = self._life.last_failure, self._life.incident
+    def _context(self, action: Action, failure: Failure | None = None) -> RecoveryContext:
+        failure, incident = failure or self._life.last_failure, self._life.incident
         return RecoveryContext(
             account=self.name,
             kind=failure.kind if failure else Kind.UNKNOWN,
@@ -500,7 +500,9 @@ class Account:
             return Failed(_budget_spent(evidence))
         failure = classify(evidence, overrides=self.plan.overrides, signing_in=evidence.step == "sign-in")
         failure = self._doubt_lost_key(failure)
-        elsewhere = self._paths.elsewhere(self.plan.candidates, self.journal.path)
+        elsewhere = self._paths.elsewhere(self.plan.candidates, self.journal.path) or (
+            self._dispatcher.is_overridden(self._context(Action.ROTATE_PROXY, failure))
+        )
         if failure.kind is Kind.PROXY and elsewhere:
             self._paths.suspect(self.journal.path)
             return Failed(failure, elsewhere=True)

@@ -176,6 +176,10 @@ class Dispatcher:
         self._registry = registry
         self._broken = broken
 
+    def is_overridden(self, ctx: RecoveryContext) -> bool:
+        """Whether somebody besides the built-in action would be asked."""
+        return any(not each.builtin for each in self._registry.matching(ctx))
+
     async def dispatch(self, ctx: RecoveryContext) -> Outcome:
         """Ask one after another until one does not decline; DECLINED if all do.
 

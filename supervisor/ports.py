@@ -328,6 +328,8 @@ class Dispatcher(Protocol):
 
     async def dispatch(self, ctx: RecoveryContext) -> Outcome: ...
 
+    def is_overridden(self, ctx: RecoveryContext) -> bool: ...
+
 
 class Control(Protocol):
     """What the control socket may ask of the daemon."""

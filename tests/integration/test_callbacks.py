@@ -55,6 +55,25 @@ async def test_a_callback_chooses_the_proxy(
     assert len(dc.seen.connections) == sum(proxy.connections for proxy in two_proxies.values())
 
 
+async def test_a_callback_is_asked_when_the_only_proxy_is_dead(
+    fleet: Callable[..., Any], two_proxies: dict[str, Any], dc: Datacenter
+) -> None:
+    """Where nothing is left to rotate to, a callback may still know a proxy."""
+    bots = fleet(1, proxies=(Proxy("de1", "socks5", "127.0.0.1", two_proxies["de1"].port),))
+
+    @actions.on_recovery(Action.ROTATE_PROXY)
+    async def another(ctx: RecoveryContext) -> Outcome:
+        await ctx.use_proxy(f"socks5://127.0.0.1:{two_proxies['nl3'].port}")
+        return Outcome.RECOVERED
+
+    async with bots.running():
+        await two_proxies["de1"].kill()
+        await asyncio.sleep(0.2)
+        await online_again(bots, seconds=5.0)
+        assert bots.account()["path"] != "de1"
+    assert len(dc.seen.connections) == sum(proxy.connections for proxy in two_proxies.values())
+
+
 async def test_a_callback_takes_over_the_relogin(fleet: Callable[..., Any], dc: Datacenter) -> None:
     """relogin is overridden: the callback is asked first, and declining leaves it to the built-in."""
     asked: list[tuple[str, str | None, int]] = []
