@@ -72,6 +72,7 @@ from supervisor.ports import (
 log = logging.getLogger(__name__)
 
 SIGN_IN_BUDGET = "SIGN_IN_BUDGET"
+SIGN_IN = "auth.ImportBotAuthorization"
 KEY_NOT_FOUND = -404
 # How often in a row, on fresh connections, Telegram must not know a key before it is given up (TDLib).
 KEY_LOST_AFTER = 3
@@ -167,6 +168,8 @@ class Account:
     def wire(self, link: AccountLink, gate: CallGate) -> None:
         """Give the account its link and the gate before it."""
         self._link, self._gate = link, gate
+        if self._life.state is not State.PAUSED:
+            self.tell(Start())
 
     # --- what others see ------------------------------------------------------------------------------
 
@@ -269,8 +272,6 @@ class Account:
                 prover = group.create_task(self._keep_proved(), name=f"prove:{self.name}")
                 if self._life.state is State.PAUSED:
                     self._refuse()
-                else:
-                    self.tell(Start())
                 await self._drive()
                 for task in (updates, prover):
                     task.cancel()
@@ -292,6 +293,10 @@ class Account:
             self._life, state=State.FAILED, since=self._clock.now(), retry_at=None, last_failure=failure
         )
         self.journal.row(failure, Result.FAILED, Action.FAIL)
+        incident = self._life.incident
+        if incident is not None and incident.is_open:
+            now, mono = self._clock.now(), self._clock.monotonic()
+            self.journal.incident(incident.closed(Result.FAILED, now, mono))
         self._gate.refuse(State.FAILED.value, str(failure), None)
         await self._recorder.save_account(self.snapshot())
 
@@ -395,8 +400,9 @@ class Account:
 
     async def _await_path(self) -> None:
         generation = self._generation
-        await self._paths.back(self.journal.path)
-        self._post(generation, PathBack())
+        path = self.journal.path
+        await self._paths.back(list(dict.fromkeys((path, *self.plan.candidates))))
+        self._post(generation, PathBack(elsewhere=not self._paths.works(path)))
 
     async def _attempt(self, action: Action, *, verify: bool) -> None:
         generation = self._generation
@@ -500,6 +506,8 @@ class Account:
             return Failed(_budget_spent(evidence))
         failure = classify(evidence, overrides=self.plan.overrides, signing_in=evidence.step == "sign-in")
         failure = self._doubt_lost_key(failure)
+        if evidence.step == "sign-in" and failure.kind is Kind.FLOOD_WAIT and failure.wait is not None:
+            await self._gate.keep_flood(SIGN_IN, None, failure.wait)
         elsewhere = self._paths.elsewhere(self.plan.candidates, self.journal.path) or (
             self._dispatcher.is_overridden(self._context(Action.ROTATE_PROXY, failure))
         )
@@ -521,28 +529,28 @@ class Account:
     # --- sign-in --------------------------------------------------------------------------------------
 
     async def _before_sign_in(self) -> None:
-        """Allow a sign-in if the budget does, and remember it before it leaves."""
+        """Allow a sign-in if no flood wait and the budget do not forbid it, and remember it before it leaves."""
         now = self._clock.now()
+        left = self._gate.ledger.remaining(SIGN_IN, None, self._clock.monotonic())
+        if left > 0:
+            raise self._no_sign_in(left, f"Telegram wants no sign-in for {left:.0f} s more")
         # A clock that went back would keep sign-ins of the future in the budget for as long as it went.
         self._sign_ins = [min(at, now) for at in self._sign_ins if now - at < DAY]
         wait = self.plan.sign_in_budget.wait(self._sign_ins, now)
         if wait > 0:
-            message = (
+            used_up = (
                 f"the sign-ins of this account are used up (sign_ins_per_hour/day); the next in {wait:.0f} s"
             )
-            context = (("wait", f"{wait:.3f}"),)
-            raise LinkFailed(
-                Evidence(
-                    Source.RPC,
-                    message,
-                    SIGN_IN_BUDGET,
-                    step="sign-in",
-                    path=self.journal.path,
-                    context=context,
-                )
-            )
+            raise self._no_sign_in(wait, used_up)
         self._sign_ins.append(now)
         await self._recorder.save_sign_in(SignIn(self.name, now))
+
+    def _no_sign_in(self, wait: float, message: str) -> LinkFailed:
+        context = (("wait", f"{wait:.3f}"),)
+        path = self.journal.path
+        return LinkFailed(
+            Evidence(Source.RPC, message, SIGN_IN_BUDGET, step="sign-in", path=path, context=context)
+        )
 
     # --- proof of life --------------------------------------------------------------------------------
 

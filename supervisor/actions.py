@@ -197,7 +197,13 @@ class Dispatcher:
         try:
             async with limit:
                 outcome = await _run(each.callback, ctx)
-        except Exception as error:  # noqa: BLE001 - an operator's callback must harm nobody, whatever it raises
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the attempt itself is called off
+            self._broken(ctx, each.name, error)  # something that the callback awaited was cancelled elsewhere
+            return Outcome.RECOVERED
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a callback must harm nobody, whatever it raises
             late = TimeoutError(f"{each.name} took more than {each.timeout:g} s")
             self._broken(ctx, each.name, late if limit.expired() else error)
             return Outcome.RECOVERED

@@ -9,7 +9,7 @@ whose session is lost is sent again only where a second sending cannot do the th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from supervisor.core.failure import (
     Result,
     Scope,
 )
-from supervisor.core.ledger import Ledger
+from supervisor.core.ledger import Flood, Ledger
 from supervisor.errors import AccountUnavailable, DeliveredUnseen, OutcomeUnknown
 from supervisor.journal import Journal
 from supervisor.ports import (
@@ -50,6 +50,10 @@ _DEMANDED = frozenset({Kind.FLOOD_WAIT, Kind.RATE_LIMIT})
 # `release_rate` calls at most leave in so many seconds: a little over one, since networks bunch what was apart.
 RELEASE_WINDOW = 1.1
 _DUPLICATE = "RANDOM_ID_DUPLICATE"
+# How often one call may say that its session is lost, when each time the account came back since.
+REPORTS = 2
+# With these the server says that it does not know whether the call was done (core/errors.tsv).
+_OUTCOME_UNKNOWN = frozenset({"TIMEOUT", "Timeout", "Timedout"})
 _SLOW_MODE = "SLOWMODE_WAIT_X"
 
 
@@ -80,6 +84,7 @@ class _Call:
     wait_left: float
     may_have_been_sent: bool = False
     redrawn: bool = False
+    reported: Counter[str | None] = field(default_factory=Counter)
     resends: dict[Kind, int] = field(default_factory=dict)
     incident: str | None = None
     began: float = 0.0
@@ -387,17 +392,32 @@ class CallGate:
 
     async def _keep_flood(self, call: _Call, failure: Failure, seconds: float) -> bool:
         """Write a wait into the ledger; False if it belongs in none, and only this call has to wait."""
+        if failure.error_id != _SLOW_MODE:
+            await self.keep_flood(call.method, call.peer, seconds)
+            return True
+        if call.peer is None:
+            return False  # whose chat is slow is not known: other chats must not wait for it
         now, mono = self._clock.now(), self._clock.monotonic()
-        if failure.error_id == _SLOW_MODE:
-            if call.peer is None:
-                return False  # whose chat is slow is not known: other chats must not wait for it
-            self.ledger, flood = self.ledger.slowed(call.peer, seconds, now, mono)
-        else:
-            self.ledger, flood = self.ledger.flooded(call.method, call.peer, seconds, now, mono)
+        self.ledger, flood = self.ledger.slowed(call.peer, seconds, now, mono)
+        await self._save_flood(flood)
+        return True
+
+    async def keep_flood(self, method: str, peer: str | None, seconds: float) -> None:
+        """Telegram demanded a wait: nothing of this method to this peer leaves before it is over.
+
+        Args:
+            method: the method.
+            peer: whom it was about, or None.
+            seconds: how long.
+        """
+        now, mono = self._clock.now(), self._clock.monotonic()
+        self.ledger, flood = self.ledger.flooded(method, peer, seconds, now, mono)
+        await self._save_flood(flood)
+
+    async def _save_flood(self, flood: Flood) -> None:
         await self._recorder.save_flood(
             FloodRow(self._account, flood.method, flood.peer, flood.seen_at, flood.seconds)
         )
-        return True
 
     # --- failures -------------------------------------------------------------------------------------
 
@@ -440,15 +460,17 @@ class CallGate:
             raise OutcomeUnknown(self._account, call.method) from gone
         call.may_have_been_sent = True
 
+    def _may_repeat(self, query: Any) -> bool:
+        """Whether a second sending under another msg_id cannot do it twice."""
+        return self._queries.is_read_only(query) or self._queries.has_random_id(query)
+
     async def _failed(self, call: _Call, failure: Failure, error: Exception) -> None:
         """Perform the decision about one failed sending; return where the call is to be sent again."""
         if failure.remedy is Remedy.NONE:
             raise error
         call.may_have_been_sent = True  # a server that failed may have done it before it failed
         if failure.scope is not Scope.CALL and failure.remedy is not Remedy.RAISE:
-            self._report(failure)
-            if self._door is _Door.OPEN:
-                self.hold(failure=str(failure))
+            self._reaches_further(call, failure, error)
             return
         decision = self._decide(call, failure)
         if decision.remedy is Remedy.RAISE or decision.remedy is Remedy.FAIL:
@@ -458,6 +480,9 @@ class CallGate:
             if failure.remedy is Remedy.WAIT and failure.kind is Kind.FLOOD_WAIT and failure.wait is not None:
                 await self._keep_flood(call, failure, failure.wait)  # this call is over, the wait is not
             raise error
+        if failure.error_id in _OUTCOME_UNKNOWN and not self._may_repeat(call.query):
+            self._raised(call, failure, decision)
+            raise OutcomeUnknown(self._account, call.method) from error
         self._resend_later(call, failure, decision)
         if failure.kind in _DEMANDED:
             if failure.wait is None or not await self._keep_flood(call, failure, decision.delay):
@@ -466,6 +491,16 @@ class CallGate:
         else:
             async with self._counted(call, "was not answered"):
                 await self._sleep(decision.delay)
+
+    def _reaches_further(self, call: _Call, failure: Failure, error: Exception) -> None:
+        """Leave it to the account; a call that brings the same again and again to a healthy account is wrong itself."""
+        call.reported[failure.error_id] += 1
+        if failure.remedy is Remedy.RELOGIN and call.reported[failure.error_id] > REPORTS:
+            self._raised(call, failure, Decision(Remedy.RAISE, 0.0, 0, 0, Result.RAISED))
+            raise error
+        self._report(failure)
+        if self._door is _Door.OPEN:
+            self.hold(failure=str(failure))
 
     def _decide(self, call: _Call, failure: Failure) -> Decision:
         policy = self._policies.get(failure.kind, self._policies[Kind.UNKNOWN])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import functools
+import hashlib
 import logging
 import os
 import random
@@ -288,8 +289,14 @@ class Supervisor:
         from supervisor.telegram.dial import proxy_from_url
 
         address = proxy_from_url(url)
-        self._proxies[address.where] = address
-        return address.where
+        name = address.where
+        if (
+            self._proxies.get(name, address) != address
+        ):  # the same place with other credentials is another path
+            mark = hashlib.sha256(f"{address.username}:{address.password}".encode()).hexdigest()[:6]
+            name = f"{name}#{mark}"
+        self._proxies[name] = address
+        return name
 
     def _callback_broke(self, ctx: RecoveryContext, callback: str, error: BaseException) -> None:
         """A recovery callback raised or took too long: recorded, and nothing else."""

@@ -150,9 +150,18 @@ class Paths:
         if not path.broken and (path.asking is None or path.asking.done()):
             path.asking = self._spawn(self._ask(path), f"probe:{name}")
 
-    async def back(self, name: str) -> None:
-        """Wait until the path answers again."""
-        await self._paths[name].works.wait()
+    async def back(self, names: Sequence[str]) -> None:
+        """Wait until one of these paths answers again."""
+        waits = [asyncio.ensure_future(self._paths[name].works.wait()) for name in names]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def works(self, name: str) -> bool:
+        """Whether the path is not known to be broken."""
+        return not self._paths[name].broken
 
     def snapshots(self) -> list[PathSnapshot]:
         """What `status` shows."""

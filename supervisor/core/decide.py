@@ -6,7 +6,7 @@ else (`for_incident`) against the incident. Time and jitter are arguments.
 
 from __future__ import annotations
 
-from supervisor.core.failure import Action, Decision, Failure, Kind, Policy, Remedy, Result
+from supervisor.core.failure import Action, Decision, Failure, Kind, Policy, Remedy, Result, Source
 from supervisor.core.incident import Incident
 
 # The first of these in an incident starts at once (PRODUCT "Delays").
@@ -116,4 +116,6 @@ def needs_proof(failure: Failure) -> bool:
 
     A 401 is also what another datacenter's key answers, so a call's word is not enough (CLIENTS section 5).
     """
-    return failure.remedy is Remedy.RELOGIN and failure.evidence.method not in (None, "updates.GetState")
+    evidence = failure.evidence
+    proved = evidence.source is Source.TRANSPORT or evidence.method == "updates.GetState"
+    return failure.remedy is Remedy.RELOGIN and not proved

@@ -108,7 +108,9 @@ class DelayOver:
 
 @dataclass(frozen=True, slots=True)
 class PathBack:
-    """The broken path answers again."""
+    """The broken path answers again, or (`elsewhere`) another that the account may use does."""
+
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +335,10 @@ def _next_attempt(life: Life, _event: Event, _moment: Moment) -> Step:
     return replace(life, retry_at=None), (Attempt(life.next_action, life.verify),)
 
 
-def _path_back(life: Life, _event: Event, _moment: Moment) -> Step:
-    return replace(life, retry_at=None), (Attempt(Action.RECONNECT),)
+def _path_back(life: Life, event: Event, _moment: Moment) -> Step:
+    assert isinstance(event, PathBack)
+    action = Action.ROTATE_PROXY if event.elsewhere else Action.RECONNECT
+    return replace(life, retry_at=None), (Attempt(action),)
 
 
 def _pause(life: Life, _event: Event, moment: Moment) -> Step:

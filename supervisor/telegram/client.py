@@ -13,7 +13,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from supervisor.errors import SupervisorError
 from supervisor.telegram import foreign, media
@@ -146,6 +146,11 @@ class Supervised:
 
     # --- plugins and handlers ---------------------------------------------------------------------
 
+    def add_handler(self, handler: Any, group: int = 0) -> Any:
+        """Add a handler as the library does; what it raises stays inside its account."""
+        handler.callback = contained(handler.callback)
+        return super().add_handler(handler, group)  # type: ignore[misc]
+
     def load_plugins(self) -> None:
         """Load plugins as the library does, looked up from the configuration's directory too."""
         root = Path(str((self.plugins or {}).get("root", "")).replace(".", "/"))
@@ -190,6 +195,33 @@ def client_class() -> type[Any]:
     import pyrogram
 
     return type("SupervisedClient", (Supervised, pyrogram.Client), {})
+
+
+def contained(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler whose sys.exit() is an error of its account; the library would let it end the whole process."""
+    if getattr(callback, "contained", False):
+        return callback
+
+    def told(error: SystemExit) -> RuntimeError:
+        return RuntimeError(f"a handler called sys.exit({error.code!r})")
+
+    @functools.wraps(callback)
+    async def asynchronous(*args: Any) -> Any:
+        try:
+            return await callback(*args)
+        except SystemExit as error:
+            raise told(error) from error
+
+    @functools.wraps(callback)
+    def synchronous(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        except SystemExit as error:
+            raise told(error) from error
+
+    wrapped: Any = asynchronous if inspect.iscoroutinefunction(callback) else synchronous
+    wrapped.contained = True
+    return cast(Callable[..., Any], wrapped)
 
 
 async def _finish(tasks: list[asyncio.Task[Any]], grace: float) -> None:

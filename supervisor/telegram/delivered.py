@@ -11,8 +11,8 @@ from typing import Any
 
 from supervisor.telegram.queries import peer_key, unwrapped
 
-# States of earlier links that are remembered, and slices of a difference that are read.
-_STATES = 8
+# States of links that are remembered, and slices of a difference that are read.
+_STATES = 2
 _SLICES = 20
 _CLAIMED = 256
 
@@ -38,23 +38,28 @@ class Delivered:
         """
         from pyrogram import raw
 
-        if not self._states:
-            return None
         wanted = unwrapped(query)
         text, peer = getattr(wanted, "message", None), peer_key(query)
-        state = self._states[0]
+        if not self._states or text is None or not isinstance(wanted.random_id, int):
+            return None
+        state = (
+            self._states[-2] if len(self._states) > 1 else self._states[0]
+        )  # of the link that it was sent over
+        found: list[tuple[Any, Any]] = []
         for _ in range(_SLICES):
             difference = await send(
                 raw.functions.updates.GetDifference(pts=state.pts, date=state.date, qts=state.qts)
             )
-            for message in getattr(difference, "new_messages", None) or ():
-                if self._is_it(message, text, peer):
-                    self._claimed = [*self._claimed[1 - _CLAIMED :], message.id]
-                    return _as_updates(raw, difference, message, wanted.random_id)
+            new = getattr(difference, "new_messages", None) or ()
+            found += [(difference, message) for message in new if self._is_it(message, text, peer)]
             state = getattr(difference, "intermediate_state", None)
             if state is None:
-                return None
-        return None
+                break
+        if len(found) != 1:
+            return None  # none, or several alike: a guess could hand the caller another message
+        difference, message = found[0]
+        self._claimed = [*self._claimed[1 - _CLAIMED :], message.id]
+        return _as_updates(raw, difference, message, wanted.random_id)
 
     def _is_it(self, message: Any, text: str | None, peer: str | None) -> bool:
         return (

@@ -217,7 +217,9 @@ def _read(exc: BaseException, where: str | None, path: str) -> _Reading:
 
 
 def _code(exc: BaseException, *_: object) -> _Reading:
-    return _Reading(Source.CODE, _shorten(_titled(exc), MAX_CAUSE_TEXT))
+    return _Reading(
+        Source.CODE, _shorten(scrub(_titled(exc)), MAX_CAUSE_TEXT)
+    )  # cut first, half a token stays
 
 
 _QUOTED = re.compile(

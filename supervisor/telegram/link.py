@@ -261,12 +261,14 @@ class TelegramLink:
             raise LinkFailed(
                 Evidence(Source.RPC, message, error_id=LOGIN_REQUIRED, code=401, step="sign-in", path=path)
             )
-        for _ in range(MOVES):
+        for moves in range(MOVES):
             greeting = await self._connect(self.route(path))
             if self._storage.session.signed_in:
                 self._delivered.greeted(greeting.state)
                 return
-            if await self._sign_in(path, greeting, before_sign_in):
+            if moves == 0:
+                await before_sign_in()  # a datacenter that sends us on has signed nobody in
+            if await self._sign_in(path, greeting):
                 return
         raise LinkFailed(
             Evidence(Source.RPC, "sent from datacenter to datacenter", step="sign-in", path=path)
@@ -303,11 +305,10 @@ class TelegramLink:
         await self._storage.persist()
         return made.server_salt
 
-    async def _sign_in(self, path: str, greeting: Greeting, before: Callable[[], Awaitable[None]]) -> bool:
+    async def _sign_in(self, path: str, greeting: Greeting) -> bool:
         """Sign a bot in by its token; False if Telegram sent us to another datacenter."""
         from pyrogram import raw
 
-        await before()
         session = self._live
         query = raw.functions.auth.ImportBotAuthorization(
             flags=0,

@@ -152,13 +152,8 @@ class Outbox:
             self._abandon([pending])
 
     def gone_before(self, first_msg_id: int) -> None:
-        """The server's session began with this message: it knows nothing of what was sent before."""
-        for pending in [p for p in self._pending.values() if p.msg_id < first_msg_id]:
-            if pending.link == self._link and pending.sends == 1:
-                pending.refusals += 1
-                self._send_anew(pending)
-            else:
-                self._abandon([pending])
+        """The server's session began with this message: it remembers nothing of what it did before."""
+        self._abandon(p for p in self._pending.values() if p.msg_id < first_msg_id)
 
     def renew(self, refused_msg_id: int | None = None) -> None:
         """Another session begins; only a message that the server has just refused is known not to be done.

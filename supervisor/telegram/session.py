@@ -116,7 +116,7 @@ class MtprotoSession:
         self._greeted: asyncio.Future[None] | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
-        self._unwritten = 0
+        self._taken = 0  # bytes that the other end had taken at the last look
         self._pulse = Pulse(timings.silence_timeout)
         self._bad_packets = 0
         self._refusals = 0
@@ -184,6 +184,7 @@ class MtprotoSession:
         self._adopt(credentials, salt)
         self._wire, self._route_path = wire, route.path
         self._outbox.begin_link()
+        self._taken = 0
         self._bad_packets = self._refusals = 0
         opening = self._opening = self._loop.create_future()
         try:
@@ -515,8 +516,10 @@ class MtprotoSession:
 
     def _is_still_leaving(self, wire: Wire) -> bool:
         """Whether bytes of ours have been moving out since the last look, as a large upload's do for long."""
-        before, self._unwritten = self._unwritten, wire.write_buffer_size
-        return 0 < self._unwritten != before
+        if wire.write_buffer_size == 0:
+            return False
+        before, self._taken = self._taken, wire.taken()
+        return self._taken > before
 
     # --- the end of a link ----------------------------------------------------------------------------
 

@@ -309,11 +309,12 @@ class Wire(asyncio.Protocol):
         self._drained = None
 
     def _watch_stall(self) -> None:
-        self._stall = self._loop.call_later(self._timeout, self._check_stall, self._taken())
+        self._stall = self._loop.call_later(self._timeout, self._check_stall, self.taken())
 
-    def _taken(self) -> int:
+    def taken(self) -> int:
         """Bytes that the other end has taken. The kernel's share is asked for: it lets go in steps of megabytes."""
-        assert self._transport is not None
+        if self._transport is None:
+            return 0
         try:
             answer = ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
         except OSError:  # not on this system
@@ -323,7 +324,7 @@ class Wire(asyncio.Protocol):
     def _check_stall(self, taken: int) -> None:
         self._stall = None
         size = self.write_buffer_size
-        if self._taken() > taken:
+        if self.taken() > taken:
             if size > STALLED_AT:
                 self._watch_stall()
             return

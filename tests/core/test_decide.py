@@ -204,7 +204,7 @@ def test_verify_is_passed_on() -> None:
     [
         (Remedy.RELOGIN, "upload.GetFile", True),
         (Remedy.RELOGIN, GET_STATE, False),
-        (Remedy.RELOGIN, None, False),
+        (Remedy.RELOGIN, None, True),
         (Remedy.RECONNECT, "upload.GetFile", False),
     ],
 )

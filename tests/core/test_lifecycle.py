@@ -66,7 +66,7 @@ def failure(
 
 LOST = failure()
 DEAD_PROXY = failure(Kind.PROXY, Remedy.ROTATE_PROXY)
-REVOKED = failure(Kind.AUTH, Remedy.RELOGIN)
+REVOKED = failure(Kind.AUTH, Remedy.RELOGIN, method="updates.GetState")
 REVOKED_SAYS_A_CALL = failure(Kind.AUTH, Remedy.RELOGIN, method="upload.GetFile")
 BANNED = failure(Kind.AUTH, Remedy.FAIL)
 BUDGET_SPENT = failure(Kind.AUTH, Remedy.WAIT, wait=900.0)
@@ -662,3 +662,9 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=100, stateful_step_count=30)
+
+
+def test_another_path_that_answers_is_moved_to() -> None:
+    """An account that waits for its dead proxy goes to another of its pool that is back first."""
+    waiting = online().do(Failed(LOST), Failed(LOST, path_broken=True))
+    assert waiting(PathBack(elsewhere=True)) == (Attempt(Action.ROTATE_PROXY),)

@@ -326,5 +326,8 @@ class FakePaths:
     def suspect(self, name: str) -> None:
         self.suspected.append(name)
 
-    async def back(self, name: str) -> None:
+    async def back(self, names: Sequence[str]) -> None:
         await self.mended.wait()
+
+    def works(self, name: str) -> bool:
+        return True

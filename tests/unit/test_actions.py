@@ -207,3 +207,40 @@ async def test_registries_merge_in_order_of_registration() -> None:
     merged = asked.registry.merged(other.registry)
     assert await Dispatcher(merged, lambda *_: None).dispatch(context()) is Outcome.DECLINED
     assert asked.order == ["mine", "builtin"]
+
+
+async def test_what_was_cancelled_elsewhere_or_exits_costs_a_plain_retry() -> None:
+    """A callback that ends in CancelledError or SystemExit ends neither the attempt nor the process."""
+    asked = Asked()
+
+    async def cancelled(_ctx: RecoveryContext) -> Outcome:
+        other = asyncio.create_task(asyncio.sleep(60))
+        other.cancel()
+        await other
+        return Outcome.RECOVERED
+
+    def exits(_ctx: RecoveryContext) -> Outcome:
+        raise SystemExit(3)
+
+    asked.registry.register(Action.RECONNECT, cancelled, kind=Kind.CONNECTION)
+    assert await asked.dispatch(context()) is Outcome.RECOVERED
+    asked.registry.clear()
+    asked.registry.register(Action.RECONNECT, exits)
+    assert await asked.dispatch(context()) is Outcome.RECOVERED
+    assert len(asked.broken) == 2
+
+
+async def test_an_attempt_that_is_called_off_stays_called_off() -> None:
+    """Cancelling the dispatch itself cancels it."""
+    asked = Asked()
+
+    async def waits(_ctx: RecoveryContext) -> Outcome:
+        await asyncio.Event().wait()
+        return Outcome.RECOVERED
+
+    asked.registry.register(Action.RECONNECT, waits)
+    task = asyncio.create_task(asked.dispatch(context()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -133,7 +133,7 @@ async def test_a_path_that_answers_is_not_broken(paths: Paths, probes: Probes) -
     async with running(paths):
         assert not await paths.is_broken("de1")
         assert not await paths.is_broken("de1")
-        await paths.back("de1")
+        await paths.back(["de1"])
         assert len(probes.asked) == 2
         assert asyncio.get_running_loop().time() == 1000.0
 
@@ -184,7 +184,7 @@ async def test_a_broken_path_is_probed_each_second_and_wakes_its_accounts(
     probes.dead["de1"] = SILENT
     async with running(paths):
         await paths.is_broken("de1")
-        waiting = [asyncio.create_task(paths.back("de1")) for _ in range(3)]
+        waiting = [asyncio.create_task(paths.back(["de1"])) for _ in range(3)]
         await asyncio.sleep(4.5)
         assert probes.times() == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert not any(task.done() for task in waiting)
@@ -227,7 +227,7 @@ async def test_a_path_can_break_again(paths: Paths, probes: Probes) -> None:
             assert await paths.is_broken("de1")
             await asyncio.sleep(2.5)
             probes.dead.clear()
-            await paths.back("de1")
+            await paths.back(["de1"])
             assert probes.times()[-4:] == [start, start + 1.0, start + 2.0, start + 3.0]
             await asyncio.sleep(7.0)
 

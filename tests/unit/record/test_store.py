@@ -5,6 +5,7 @@ import logging
 import shutil
 import sqlite3
 import stat
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -313,7 +314,9 @@ async def test_writing_does_not_stall_the_loop(db: Path, make_row: MakeRow) -> N
                 await asyncio.sleep(0)
         await store.save_account(account("a"))
         watcher.cancel()
-    assert longest < 0.1
+    assert longest < (
+        0.3 if "coverage" in sys.modules else 0.1
+    )  # measured code takes about three times as long
 
 
 async def test_old_rows_are_deleted_and_new_ones_kept(db: Path, make_row: MakeRow) -> None:
