@@ -12,6 +12,7 @@ from supervisor.datacenter import Datacenter, Fault, FaultKind
 from tests.acceptance.conftest import API_HASH, SENDER, MuteProxy, Site, closed_port
 from tests.acceptance.test_existing_sessions import made_by_the_library
 
+SECOND_FACTOR = "canary-of-two-factors"
 PASSWORD = "hunter2-is-my-proxy-password"
 FAILING = """
 async def main(client):
@@ -33,7 +34,7 @@ async def test_no_secret_is_written_anywhere(dc: Datacenter, site: Site) -> None
     user = dc.add_user(601)
     _, string = made_by_the_library(site, user)
     site.accounts["by-string"] = {"session_string": string}
-    site.accounts["person"] = {"phone": "+4915112345678"}
+    site.accounts["person"] = {"phone": "+4915112345678", "password": SECOND_FACTOR}
     async with MuteProxy() as mute:
         site.proxies = {
             "closed": f"socks5://operator:{PASSWORD}@127.0.0.1:{closed_port()}",
@@ -74,6 +75,7 @@ async def test_no_secret_is_written_anywhere(dc: Datacenter, site: Site) -> None
         *(token.partition(":")[2] for token in tokens),
         API_HASH,
         PASSWORD,
+        SECOND_FACTOR,
         string,
         string[:60],
     ]
