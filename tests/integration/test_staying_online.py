@@ -233,3 +233,22 @@ async def test_a_pushed_message_reaches_a_handler(dc: Datacenter, fleet: Callabl
         dc.push_message(bots.bots[0], "two", from_user=777)
         await asyncio.sleep(1)
     assert seen == ["one", "two"]
+
+
+async def test_a_message_delivered_in_a_lost_session_is_found(
+    dc: Datacenter, fleet: Callable[..., Any]
+) -> None:
+    """Its answer lost, its session forgotten: the repeat is refused as a duplicate, and the caller gets the message."""
+    bots = fleet(1)
+    async with bots.running() as sup:
+        client = await sup.client("bot-0")
+        await client.send_message(777, "first")
+        dc.faults.add(Fault(FaultKind.SILENCE, bots.bots[0].user_id, "messages.SendMessage"))
+        call = asyncio.create_task(client.send_message(777, "in a lost session"))
+        await asyncio.sleep(0.3)
+        dc.forget_sessions()
+        dc.reset_links()
+        message = await asyncio.wait_for(call, 10)
+        assert message.text == "in a lost session"
+        assert dc.seen.times_delivered("in a lost session") == 1
+        assert sum(dc.seen.duplicates.values()) == 1
