@@ -17,6 +17,7 @@ from supervisor import botcode
 from supervisor.calls import CallGate
 from supervisor.core.budget import DAY, SignInBudget
 from supervisor.core.classify import classify, is_frozen
+from supervisor.core.decide import KEY_LOST_AFTER, KEY_NOT_FOUND
 from supervisor.core.failure import (
     Action,
     Evidence,
@@ -73,9 +74,6 @@ log = logging.getLogger(__name__)
 
 SIGN_IN_BUDGET = "SIGN_IN_BUDGET"
 SIGN_IN = "auth.ImportBotAuthorization"
-KEY_NOT_FOUND = -404
-# How often in a row, on fresh connections, Telegram must not know a key before it is given up (TDLib).
-KEY_LOST_AFTER = 3
 # How long an account may take to do as it is told; it takes no time at all, unless it is stopping. Seconds.
 HEEDED_WITHIN = 5.0
 # How long `main` may take to end when it is cancelled. Seconds.

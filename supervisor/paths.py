@@ -33,7 +33,6 @@ class _Path:
     works: asyncio.Event = field(default_factory=asyncio.Event)
     asking: asyncio.Task[bool] | None = None
     accounts: set[str] = field(default_factory=set)
-    last_cause: str | None = None
 
     @property
     def broken(self) -> bool:
@@ -210,11 +209,9 @@ class Paths:
         try:
             await self._probe(path.name)
         except LinkFailed as failed:
-            path.last_cause = failed.evidence.message
             return failed.evidence
         except Exception:
             log.exception("the probe of path %s failed; this is a fault of tg-supervisor", path.name)
-        path.last_cause = None
         return None
 
 

@@ -9,6 +9,7 @@ from supervisor.config.model import DIRECT
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.words import did_you_mean
 from supervisor.core.classify import classify
+from supervisor.core.decide import KEY_LOST_AFTER, KEY_NOT_FOUND
 from supervisor.core.failure import Evidence, Kind, Override, Remedy, Source, State
 from supervisor.core.lifecycle import Retry
 from supervisor.errors import LoginRefused
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from supervisor.account import Account
     from supervisor.telegram.link import TelegramLink
     from supervisor.telegram.login import Login
-
-KEY_NOT_FOUND = -404
-# How often in a row, on fresh connections, Telegram must not know a key before it is given up (TDLib).
-KEY_LOST_AFTER = 3
 
 
 def user(name: str, accounts: Mapping[str, AccountConfig]) -> AccountConfig:

@@ -12,6 +12,10 @@ from supervisor.core.incident import Incident
 # The first of these in an incident starts at once (PRODUCT "Delays").
 _AT_ONCE = frozenset({Action.RECONNECT, Action.ROTATE_PROXY, Action.RELOGIN})
 
+# Telegram's 4-byte code for a key that it does not know, and how often in a row, on fresh connections, it must say so
+# before the key is given up (TDLib).
+KEY_NOT_FOUND, KEY_LOST_AFTER = -404, 3
+
 # How often an incident may come back with its first action still starting at once.
 FLAPS = 5
 
