@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -34,7 +34,7 @@ def explain(given: Options, error: tuple[str, ...]) -> int:
     """Say what would be done about an error, and why.
 
     ERROR is an id (FLOOD_WAIT_35), a code (500, -404), both, or the line in which a client library printed them; or one
-    of proxy, socket, silence, protocol, storage, for what has no id. The [recovery] and [classify] tables of the
+    of proxy, socket, silence, protocol, storage, for what has no id; or one of the numbers of docs/errors.md (4011). The [recovery] and [classify] tables of the
     configuration count, where it can be read. An unknown error is no failure of this command: exit code 0.
     """
     text = " ".join(error)
@@ -47,9 +47,23 @@ def explain(given: Options, error: tuple[str, ...]) -> int:
         say(problem if judgement.read else f"{problem}; the defaults are shown")
     if given.as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
+    elif "says" in found:
+        _show_numbered(found, given)
     else:
         _show(found, given)
     return ExitCode.OK
+
+
+def _show_numbered(found: Mapping[str, Any], given: Options) -> None:
+    title = f"{found['code']}  {found['name']}"
+    click.echo(click.style(title, bold=True) if given.color else title, color=given.color)
+    told = {
+        "category": found["category"],
+        "level": found["level"],
+        "means": found["says"],
+        "do": found["advice"],
+    }
+    _print_lines(told.items(), 2, given)
 
 
 def _show(found: Mapping[str, Any], given: Options) -> None:
@@ -68,10 +82,14 @@ def _show(found: Mapping[str, Any], given: Options) -> None:
 
 
 def _show_lines(found: Mapping[str, Any], indent: int, given: Options) -> None:
-    for label, text in _lines(found):
+    _print_lines(_lines(found), indent, given)
+
+
+def _print_lines(lines: Iterable[tuple[str, str]], indent: int, given: Options) -> None:
+    for label, text in lines:
         first, *more = textwrap.wrap(clean(text), _WIDTH - _LABEL - indent) or [""]
         if label == "kind":
-            first = colored(first, _COLORS.get(found["kind"], "cyan"), given)
+            first = colored(first, _COLORS.get(text, "cyan"), given)
         click.echo(f"{'':{indent}}{label:<{_LABEL}}{first}", color=given.color)
         for line in more:
             click.echo(f"{'':{indent + _LABEL}}{line}")
@@ -85,6 +103,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "delays", _delays(found)
     yield "caller", found["caller"]
     yield "account", found["account"]
+    yield "do", found["advice"]
+    yield "number", str(found["code"])
     if found["override"]:
         yield "why", f"your configuration says so: [classify] {found['override']}"
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from supervisor.core import incident as incidents
 from supervisor.core.classify import classify, is_frozen, known_ids, lookup
+from supervisor.core.codes import CODES, Code, code_of
 from supervisor.core.decide import for_call, for_incident
 from supervisor.core.failure import (
     Action,
@@ -40,11 +41,15 @@ def explain(text: str, policies: Mapping[Kind, Policy], overrides: Mapping[str, 
 
     Args:
         text: an id, a code, a line in which a client library printed both, or a word for what has neither: ``proxy``
-            (or what it replied, ``SOCKS5 …``), ``socket``, ``silence``, ``protocol``, ``storage``.
+            (or what it replied, ``SOCKS5 …``), ``socket``, ``silence``, ``protocol``, ``storage``; or one of our own
+            numbers (``4011``).
         policies: what may be done about each kind.
         overrides: the operator's own judgements.
     """
     name = asked_name(text)
+    numbered = CODES.get(int(name)) if name.isascii() and name.isdecimal() else None
+    if numbered is not None:
+        return {"schema": SCHEMA, "error": name, "known": True, **_numbered(numbered)}
     source = _source(name)
     if source is not None:
         failure = signing_in = classify(Evidence(source, name), overrides=overrides)
@@ -60,6 +65,17 @@ def explain(text: str, policies: Mapping[Kind, Policy], overrides: Mapping[str, 
         "did_you_mean": [] if known else _alike(name),
         **shape,
         "while_signing_in": None if _same(failure, signing_in) else _judged(signing_in, policies),
+    }
+
+
+def _numbered(code: Code) -> dict[str, Any]:
+    return {
+        "code": code.number,
+        "name": code.name,
+        "category": code.category.value,
+        "level": code.level.value,
+        "says": code.says,
+        "advice": code.advice,
     }
 
 
@@ -101,6 +117,8 @@ def _judged(failure: Failure, policies: Mapping[Kind, Policy]) -> dict[str, Any]
         "account": _account(failure, last, tries=bool(steps)),
         "why": failure.why,
         "override": _override(failure),
+        "code": code_of(failure).number,
+        "advice": code_of(failure).advice,
     }
 
 

@@ -39,7 +39,7 @@ def test_an_unknown_error_is_no_failure(cli: Cli) -> None:
     assert result.exit_code == 0
     assert "in no table; did you mean FLOOD_WAIT_X" in result.stdout
     assert "retry, at most 2 times" in result.stdout
-    assert json.loads(cli("explain", "--json", "4002").stdout)["known"] is False
+    assert json.loads(cli("explain", "--json", "4102").stdout)["known"] is False
 
 
 def test_nothing_to_explain_is_a_usage_error(cli: Cli) -> None:
@@ -92,3 +92,11 @@ def test_a_file_that_is_no_toml_is_said(cli: Cli, config: Path) -> None:
     assert result.exit_code == 0
     assert "accounts.toml:1" in result.stderr
     assert "temporary" in result.stdout
+
+
+def test_a_number_is_explained(cli: Cli) -> None:
+    """A number of docs/errors.md is printed with its words; an error names its number."""
+    shown = cli("explain", "1012").stdout
+    assert "token_refused" in shown
+    assert "@BotFather" in shown
+    assert "number     1001" in cli("explain", "FLOOD_WAIT_35").stdout

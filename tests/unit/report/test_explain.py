@@ -12,7 +12,7 @@ from supervisor.report.explain import explain
 
 KEYS = (
     "schema error known did_you_mean error_id error_code kind scope action remedy max_retries delays_s limited caller "
-    "account why override while_signing_in"
+    "account why override code advice while_signing_in"
 ).split()
 
 
@@ -80,12 +80,19 @@ def test_an_error_may_be_pasted_as_it_was_met(text: str, name: str) -> None:
     assert (found["error"], found["known"]) == (name, True)
 
 
-@pytest.mark.parametrize("text", ["4002", "NO_SUCH_THING", "400 NO_SUCH_THING"])
+@pytest.mark.parametrize("text", ["4102", "NO_SUCH_THING", "400 NO_SUCH_THING"])
 def test_an_unknown_error_is_said_to_be_one(text: str) -> None:
     """With what is done all the same."""
     found = said(text)
     assert (found["known"], found["did_you_mean"]) == (False, [])
     assert found["caller"]
+
+
+def test_a_number_is_looked_up() -> None:
+    """One of our own numbers is said with what it means and what to do."""
+    found = said("4011")
+    assert (found["known"], found["name"], found["level"]) == (True, "proxy_refused_us", "error")
+    assert "url" in found["advice"]
 
 
 def test_a_misspelt_error_is_recognised() -> None:
