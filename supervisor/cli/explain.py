@@ -103,12 +103,12 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "delays", _delays(found)
     yield "caller", found["caller"]
     yield "account", found["account"]
-    yield "do", found["advice"]
-    yield "number", str(found["code"])
     if found["override"]:
         yield "why", f"your configuration says so: [classify] {found['override']}"
     else:
         yield "why", found["why"]
+    yield "do", found["advice"]
+    yield "number", str(found["code"])
 
 
 _REACH = {

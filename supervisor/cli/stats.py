@@ -27,7 +27,8 @@ _ACCOUNTS = 15  # lines; --json has all
 _Cell = str | tuple[str, str]
 
 
-def _since(_: click.Context, param: click.Parameter, value: str) -> float:
+def since_when(_: click.Context, param: click.Parameter, value: str) -> float:
+    """The option's value as a Unix time."""
     try:
         return parse_since(value, time.time())
     except ValueError as error:
@@ -37,7 +38,7 @@ def _since(_: click.Context, param: click.Parameter, value: str) -> float:
 @click.command()
 @click.option(
     "--since",
-    callback=_since,
+    callback=since_when,
     default="7d",
     show_default=True,
     metavar="WHEN",

@@ -22,6 +22,7 @@ COMMANDS = {
     "login": ("login", "Sign a user account in, with the code that Telegram sends it."),
     "status": ("status", "Show the state of every account."),
     "stats": ("stats", "Show what was recovered, how fast and by what."),
+    "report": ("report", "Look back over a week: availability, causes, advice; as a page with --html."),
     "log": ("log", "Show the recovery log, newest last."),
     "resolve": ("log", "Mark rows of the log as dealt with."),
     "explain": ("explain", "Say what would be done about an error, and why."),

@@ -127,6 +127,17 @@ class Log:
         )
         return [Took(*row) for row in self._db.execute(statement, (asked.since, *values))]
 
+    def by_hour(self, since: float) -> dict[str, list[tuple[int, int]]]:
+        """The failures of all accounts by kind: Unix time of the hour's start, and how many; hours without any are left out."""
+        counts: dict[str, list[tuple[int, int]]] = {}
+        statement = (
+            "SELECT kind, start, sum(count) FROM rollups "
+            "WHERE step = ? AND start >= ? AND outcome <> 'recovered' GROUP BY kind, start ORDER BY kind, start"
+        )
+        for kind, start, count in self._db.execute(statement, (HOUR, since // HOUR * HOUR)):
+            counts.setdefault(kind, []).append((start, count))
+        return counts
+
     def open_incidents(self, asked: Asked) -> list[tuple[str | None, str, int]]:
         """Account and kind of the incidents that nothing has ended yet, whenever they began, and how many they are."""
         conditions, values = _conditions(asked)
