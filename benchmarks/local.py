@@ -6,14 +6,14 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import script
-from supervisor.config.model import Account, Config, Secret, Server, Settings, Telegram
+from supervisor.config.model import Account, Config, Proxy, Secret, Server, Settings, Telegram
 from supervisor.daemon import Supervisor
 
 API_ID, API_HASH = 12345, "a" * 32
@@ -37,6 +37,7 @@ class Bot:
     name: str
     user_id: int
     session_file: Path
+    token: str
 
 
 class LocalDatacenter:
@@ -85,7 +86,8 @@ class LocalDatacenter:
 
     async def bot(self, name: str, directory: Path) -> Bot:
         """Make a bot and a session file for it."""
-        user_id = (await self.do("add_bot"))["user_id"]
+        added = await self.do("add_bot")
+        user_id = added["user_id"]
         key = bytes.fromhex(await self.do("issue_key", account=user_id))
         template, path = directory / "template.session", directory / f"{name}.session"
         if not template.exists():
@@ -93,7 +95,7 @@ class LocalDatacenter:
         shutil.copy(template, path)
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("UPDATE sessions SET auth_key = ?, user_id = ?", (key, user_id))
-        return Bot(name, user_id, path)
+        return Bot(name, user_id, path, added["token"])
 
 
 async def _write_session(address: Address, path: Path) -> None:
@@ -118,12 +120,14 @@ async def _write_session(address: Address, path: Path) -> None:
     await storage.close()
 
 
-def _bare_client(address: Address, name: str, directory: Path) -> Any:
+def _bare_client(address: Address, name: str, directory: Path, proxy: int | None = None) -> Any:
     """The library's own client, pointed at the datacenter."""
     import pyrogram
     from pyrogram.connection import Connection, connection
 
     options: dict[str, Any] = {}
+    if proxy is not None:
+        options["proxy"] = {"scheme": "socks5", "hostname": "127.0.0.1", "port": proxy}
     if hasattr(connection, "DataCenter"):  # Pyrogram looks addresses up in a table
         connection.DataCenter = lambda *_: (address.host, address.port)
     else:  # Kurigram takes a factory
@@ -134,16 +138,19 @@ def _bare_client(address: Address, name: str, directory: Path) -> Any:
 
 
 @asynccontextmanager
-async def bare(address: Address, bots: Iterable[Bot], at_once: int = 20) -> AsyncIterator[dict[str, Any]]:
+async def bare(
+    address: Address, bots: Iterable[Bot], at_once: int = 20, proxy: int | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """Bare clients, started from their session files, by name.
 
     Args:
         address: the datacenter.
         bots: whose clients.
         at_once: how many start side by side; with more of them their own two-second limit fails starts.
+        proxy: the port of a local SOCKS5 proxy; they know no more than one.
     """
     turn = asyncio.Semaphore(at_once)
-    clients = {bot.name: _bare_client(address, bot.name, bot.session_file.parent) for bot in bots}
+    clients = {bot.name: _bare_client(address, bot.name, bot.session_file.parent, proxy) for bot in bots}
 
     async def start(client: Any) -> None:
         async with turn:
@@ -159,14 +166,30 @@ async def bare(address: Address, bots: Iterable[Bot], at_once: int = 20) -> Asyn
 
 
 @asynccontextmanager
-async def supervised(address: Address, bots: Iterable[Bot], state_dir: Path) -> AsyncIterator[dict[str, Any]]:
-    """Supervised clients of the same bots, online and initialized, by name."""
+async def supervised(
+    address: Address, bots: Iterable[Bot], state_dir: Path, proxies: Sequence[int] = ()
+) -> AsyncIterator[dict[str, Any]]:
+    """Supervised clients of the same bots, online and initialized, by name.
+
+    Args:
+        address: the datacenter.
+        bots: whose clients.
+        state_dir: where the supervisor keeps what it keeps.
+        proxies: the ports of local SOCKS5 proxies, the pool of all of them.
+    """
     server = Server(address.host, address.port, address.dc_id, address.public_key_pem)
-    accounts = {bot.name: Account(bot.name, session_file=bot.session_file) for bot in bots}
+    pool = {f"proxy-{port}": Proxy(f"proxy-{port}", "socks5", "127.0.0.1", port) for port in proxies}
+    accounts = {
+        bot.name: Account(
+            bot.name, bot_token=Secret(bot.token), session_file=bot.session_file, proxies=tuple(pool)
+        )
+        for bot in bots
+    }
     config = Config(
         path=state_dir / "accounts.toml",
         telegram=Telegram(API_ID, Secret(API_HASH), server),
         settings=Settings(state_dir=state_dir, connect_budget=100_000, start_limit=100_000),
+        proxies=pool,
         accounts=accounts,
     )
     async with Supervisor(config) as supervisor:
@@ -186,5 +209,5 @@ def as_json(address: Address, bots: Iterable[Bot]) -> dict[str, Any]:
 
 def from_json(given: dict[str, Any]) -> tuple[Address, list[Bot]]:
     """What `as_json` gave."""
-    bots = [Bot(bot["name"], bot["user_id"], Path(bot["session_file"])) for bot in given["bots"]]
+    bots = [Bot(**{**bot, "session_file": Path(bot["session_file"])}) for bot in given["bots"]]
     return Address(**given["address"]), bots
