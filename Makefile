@@ -94,6 +94,11 @@ bench: $(P)/.ready $(K)/.ready ## the benchmarks, on both client libraries; BENC
 	@for client in $(CLIENTS); do $(VENV)$$client/bin/python -m benchmarks $(BENCH) || exit 1; done
 	@$(P)/bin/python -m benchmarks.record $(BENCH)
 
+.PHONY: soak
+soak: $(P)/.ready $(K)/.ready ## five minutes of random faults on each client library; SEED=n for the same ones again
+	@for client in $(CLIENTS); do SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$(date +%s)) \
+		$(VENV)$$client/bin/python -m pytest tests/integration/test_soak.py || exit 1; done
+
 # `make lock` keeps what is pinned and still fits; `make lock UPGRADE=yes` takes the newest.
 COMPILE := pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 

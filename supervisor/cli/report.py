@@ -16,6 +16,7 @@ from supervisor.cli.stats import since_when
 from supervisor.cli.tables import Column, clean, print_table
 from supervisor.cli.words import clock, span, when
 from supervisor.record import queries
+from supervisor.record.past import Past
 from supervisor.report.digest import digest
 from supervisor.report.page import page
 
@@ -46,7 +47,7 @@ def report(given: Options, since: float, html: Path | None) -> int:
         if db is None:
             say(f"nothing has been recorded yet: there is no {path}")
             return ExitCode.FAILURE
-        found = digest(db, since, time.time())
+        found = digest(Past(db, since), time.time())
     if html is not None:
         _write(html, page(found))
     if given.as_json:

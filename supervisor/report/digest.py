@@ -6,15 +6,13 @@ next probe. Time in which nothing was recorded yet, or no daemon ran any more, i
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from supervisor.core.failure import Kind, State
-from supervisor.record import queries
-from supervisor.record.counting import Asked, Log
+from supervisor.record.counting import Asked
+from supervisor.record.past import Outage, Past
 from supervisor.record.rollups import HOUR
 from supervisor.record.rows import rfc3339
 from supervisor.report.stats import stats
@@ -30,35 +28,18 @@ _PROXY_FAILURES, _PROXY_SHARE = 5, 0.5
 _FLOODS, _SIGN_INS = 20, 3
 
 _DOWN = frozenset({State.SUSPENDED, State.FAILED, State.NEEDS_LOGIN})
-_SEEN = "at >= ? AND outcome <> 'recovered'"
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """One stretch of time in which an account was not online. Unix times."""
-
-    account: str
-    kind: str
-    begun: float
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.begun
-
-
-def digest(db: sqlite3.Connection, since: float, now: float) -> dict[str, Any]:
+def digest(past: Past, now: float) -> dict[str, Any]:
     """Look back over a span of time.
 
     Args:
-        db: recovery.db, as `queries.opened` gives it.
-        since: Unix time.
+        past: the log of it.
         now: Unix time.
     """
-    log = Log(db)
-    accounts = {found.snapshot.name: found.snapshot for found in queries.accounts(db)}
-    begun, until = _observed(db, since, now)
-    outages = _outages(db, begun, until)
+    accounts = {snapshot.name: snapshot for snapshot in past.accounts()}
+    begun, until = past.observed(now)
+    outages = past.outages(begun, until)
     for name, snapshot in accounts.items():
         if snapshot.state in _DOWN:
             kind = snapshot.last_failure.kind.value if snapshot.last_failure else Kind.UNKNOWN.value
@@ -66,48 +47,23 @@ def digest(db: sqlite3.Connection, since: float, now: float) -> dict[str, Any]:
     outages = [outage for outage in outages if outage.seconds > 0]
     states = {name: snapshot.state.value for name, snapshot in accounts.items()}
     shaped = _accounts(states, outages, until - begun)
-    paths = _paths(db, since)
+    paths = _paths(past)
     known = [one["availability"] for one in shaped.values() if one["availability"] is not None]
     return {
         "schema": SCHEMA,
-        "since": rfc3339(since),
+        "since": rfc3339(past.since),
         "until": rfc3339(now),
         "observed_since": rfc3339(begun),
         "observed_until": rfc3339(until),
         "availability": sum(known) / len(known) if known else None,
         "accounts": shaped,
-        "stats": stats(log, Asked(since), now),
-        "failures_over_time": {"step_s": HOUR, "by_kind": log.by_hour(since)},
+        "stats": stats(past.log, Asked(past.since), now),
+        "failures_over_time": {"step_s": HOUR, "by_kind": past.log.by_hour(past.since)},
         "outages": [_outage(one) for one in sorted(outages, key=lambda one: -one.seconds)[:OUTAGES]],
         "paths": paths,
-        "causes": _causes(db, since),
-        "advice": [*_about_accounts(states), *_about_proxies(paths), *_about_use(db, since)],
+        "causes": past.causes(CAUSES),
+        "advice": [*_about_accounts(states), *_about_proxies(paths), *_about_use(past)],
     }
-
-
-def _observed(db: sqlite3.Connection, since: float, now: float) -> tuple[float, float]:
-    """From the first thing that is known of that time to the last sign of life of a daemon."""
-    run = queries.last_run(db)
-    oldest = "SELECT min(at) FROM failures UNION ALL SELECT min(opened_at) FROM incidents"
-    starts = [at for (at,) in db.execute(oldest) if at is not None]
-    until = now
-    if run is not None:
-        starts.append(run.started_at)
-        until = min(now, run.stopped_at or run.heartbeat_at)
-    begun = max(since, min(starts, default=now))
-    return begun, max(begun, until)
-
-
-def _outages(db: sqlite3.Connection, begun: float, until: float) -> list[Outage]:
-    found = db.execute(
-        "SELECT account, kind, opened_at, coalesce(closed_at, ?) FROM incidents"
-        " WHERE account IS NOT NULL AND scope <> 'call' AND (closed_at IS NULL OR closed_at > ?)",
-        (until, begun),
-    )
-    return [
-        Outage(account, kind, max(begun, opened), min(until, closed))
-        for account, kind, opened, closed in found
-    ]
 
 
 def _accounts(states: Mapping[str, str], outages: Iterable[Outage], seconds: float) -> dict[str, Any]:
@@ -146,25 +102,12 @@ def _outage(outage: Outage) -> dict[str, Any]:
     }
 
 
-def _paths(db: sqlite3.Connection, since: float) -> dict[str, dict[str, int]]:
+def _paths(past: Past) -> dict[str, dict[str, int]]:
     """The failures on each path, by kind, the worst path first."""
     paths: dict[str, dict[str, int]] = defaultdict(dict)
-    statement = f"SELECT path, kind, sum(count) FROM failures WHERE {_SEEN} GROUP BY path, kind"  # noqa: S608 - fixed
-    for path, kind, count in db.execute(statement, (since,)):
+    for path, kind, count in past.by_path():
         paths[path][kind] = count
     return dict(sorted(paths.items(), key=lambda item: (-sum(item[1].values()), item[0])))
-
-
-def _causes(db: sqlite3.Connection, since: float) -> list[dict[str, Any]]:
-    """What failed most often: by error id, and by message where there is none."""
-    statement = (
-        "SELECT kind, error_id, coalesce(error_id, message) AS what, sum(count) AS n, count(DISTINCT account)"  # noqa: S608 - fixed
-        f" FROM failures WHERE {_SEEN} GROUP BY kind, what ORDER BY n DESC, what LIMIT ?"
-    )
-    return [
-        {"kind": kind, "error_id": error_id, "what": what, "count": count, "accounts": accounts}
-        for kind, error_id, what, count, accounts in db.execute(statement, (since, CAUSES))
-    ]
 
 
 # --- Advice ----------------------------------------------------------------------------------------------------
@@ -193,29 +136,17 @@ def _about_proxies(paths: Mapping[str, Mapping[str, int]]) -> list[str]:
     ]
 
 
-def _about_use(db: sqlite3.Connection, since: float) -> list[str]:
-    floods = db.execute(
-        "SELECT account, method, sum(count) AS n FROM failures WHERE kind = 'flood_wait' AND at >= ?"
-        " AND outcome <> 'recovered' AND account IS NOT NULL GROUP BY account, method HAVING n >= ? ORDER BY n DESC",
-        (since, _FLOODS),
-    )
+def _about_use(past: Past) -> list[str]:
     advice = [
         f"{account}: {count:,} flood waits{f' on {method}' if method else ''}; call it less"
-        for account, method, count in floods
+        for account, method, count in past.flood_waits(_FLOODS)
     ]
-    sign_ins = db.execute(
-        "SELECT account, count(*) AS n FROM failures WHERE outcome = 'recovered' AND action = 'relogin' AND at >= ?"
-        " AND account IS NOT NULL GROUP BY account HAVING n >= ? ORDER BY n DESC",
-        (since, _SIGN_INS),
-    )
     advice += [
         f"{account} was signed in anew {count:,} times: find out who ends its sessions"
-        for account, count in sign_ins
+        for account, count in past.sign_ins(_SIGN_INS)
     ]
-    twice = db.execute(
-        "SELECT DISTINCT account FROM failures WHERE error_id = 'AUTH_KEY_DUPLICATED' AND at >= ?"
-        " AND account IS NOT NULL ORDER BY account",
-        (since,),
-    )
-    advice += [f"{account}: another program uses its session; find and stop it" for (account,) in twice]
+    advice += [
+        f"{account}: another program uses its session; find and stop it"
+        for account in past.met("AUTH_KEY_DUPLICATED")
+    ]
     return advice

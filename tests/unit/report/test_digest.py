@@ -13,6 +13,7 @@ import pytest
 from supervisor.core.failure import Action, Kind, Result, Row, Scope, State
 from supervisor.ports import AccountSnapshot, IncidentRow
 from supervisor.record import queries
+from supervisor.record.past import Past
 from supervisor.record.store import Store
 from supervisor.report.digest import digest
 from supervisor.report.page import page
@@ -63,7 +64,7 @@ async def looked_back(
             await store.save_account(account)
     with queries.opened(path) as opened:
         assert opened is not None
-        return digest(opened, NOW - since, NOW)
+        return digest(Past(opened, NOW - since), NOW)
 
 
 async def test_an_outage_costs_its_share_of_what_is_known(db: Path) -> None:
