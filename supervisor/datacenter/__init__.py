@@ -10,23 +10,30 @@ serve fails loudly and is recorded in `Datacenter.seen.unknown_methods`.
         assert dc.seen.times_delivered("hello") == 1
 """
 
-from .counts import ConnectionSeen, Effect, Seen, Sent
+from .box import Message
+from .cluster import Cluster
+from .counts import ConnectionSeen, Effect, Pushed, Seen, Sent
 from .faults import Fault, FaultKind, Faults
+from .forms import Form
 from .rsa import RsaKey
 from .server import Datacenter
-from .world import Account, Chat, Message, Person
+from .world import Account, Channel, Chat, Person
 
 __all__ = [
     "Account",
+    "Channel",
     "Chat",
+    "Cluster",
     "ConnectionSeen",
     "Datacenter",
     "Effect",
     "Fault",
     "FaultKind",
     "Faults",
+    "Form",
     "Message",
     "Person",
+    "Pushed",
     "RsaKey",
     "Seen",
     "Sent",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .server import Datacenter
-    from .world import Account
+    from .world import Account, Channel
 
 _SETTINGS = ("latency", "clock_offset", "send_limit")
 
@@ -83,8 +83,51 @@ class Commands:
         bot = self._dc.add_bot(token)
         return {"token": bot.token, "user_id": bot.user_id}
 
-    def push(self, account: int, text: str, from_user: int | None = None) -> int:
-        return self._dc.push_message(self._account(account), text, from_user)
+    def add_supergroup(self, title: str, members: list[int]) -> int:
+        """Answered with the marked id, by which both client libraries know it."""
+        return self._dc.add_supergroup(title, [self._account(user_id) for user_id in members]).peer_id
+
+    def _group(self, peer_id: int) -> Channel:
+        for channel in self._dc.engine.world.channels.values():
+            if channel.peer_id == peer_id:
+                return channel
+        raise ValueError(f"there is no supergroup {peer_id}")
+
+    def _chat(self, peer_id: int | None) -> Channel | None:
+        return None if peer_id is None else self._group(peer_id)
+
+    def push(
+        self,
+        account: int,
+        text: str,
+        from_user: int | None = None,
+        *,
+        chat: int | None = None,
+        form: str = "updates",
+    ) -> int:
+        group = self._chat(chat)
+        return self._dc.push_message(self._account(account), text, from_user, chat=group, form=form)
+
+    def edit_message(self, account: int, message_id: int, text: str, chat: int | None = None) -> None:
+        self._dc.edit_message(self._account(account), message_id, text, self._chat(chat))
+
+    def delete_messages(self, account: int, ids: list[int], chat: int | None = None) -> None:
+        self._dc.delete_messages(self._account(account), ids, self._chat(chat))
+
+    def updates_too_long(self, account: int) -> int:
+        return self._dc.updates_too_long(self._account(account))
+
+    def channel_too_long(self, account: int, chat: int) -> int:
+        return self._dc.channel_too_long(self._account(account), self._group(chat))
+
+    def forget_updates(self, account: int) -> None:
+        self._dc.forget_updates(self._account(account))
+
+    def push_undecryptable(self, account: int) -> int:
+        return self._dc.push_undecryptable(self._account(account))
+
+    def push_unknown(self, account: int) -> int:
+        return self._dc.push_unknown(self._account(account))
 
     def settings(self, **values: float) -> dict[str, float]:
         for name, value in values.items():
@@ -98,6 +141,9 @@ class Commands:
 
     def sends(self, account: int) -> list[dict[str, Any]]:
         return [asdict(sent) for sent in self._dc.seen.sends.get(account, [])]
+
+    def pushed(self, account: int) -> list[dict[str, Any]]:
+        return [asdict(pushed) for pushed in self._dc.seen.pushed.get(account, [])]
 
     def connections(self) -> list[dict[str, Any]]:
         return [asdict(connection) for connection in self._dc.seen.connections]
@@ -120,6 +166,12 @@ _AS_IT_IS = (
     "close_links",
     "silent",
     "speak",
+    "receive_new",
+    "stop_reading",
+    "read_again",
+    "stop_updates",
+    "resume_updates",
+    "drop_updates",
     "refuse_handshakes",
     "revoke",
     "expire",
@@ -138,10 +190,19 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "kill_token": Commands.kill_token,
     "issue_key": Commands.issue_key,
     "add_bot": Commands.add_bot,
+    "add_supergroup": Commands.add_supergroup,
     "push": Commands.push,
+    "edit_message": Commands.edit_message,
+    "delete_messages": Commands.delete_messages,
+    "channel_too_long": Commands.channel_too_long,
+    "forget_updates": Commands.forget_updates,
+    "updates_too_long": Commands.updates_too_long,
+    "push_undecryptable": Commands.push_undecryptable,
+    "push_unknown": Commands.push_unknown,
     "settings": Commands.settings,
     "seen": Commands.seen,
     "sends": Commands.sends,
+    "pushed": Commands.pushed,
     "connections": Commands.connections,
     "reset_seen": Commands.reset_seen,
     **{name: _through(name) for name in _AS_IT_IS},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .session import Outgoing, Session
 
 MAX_HELD = 256 * 1024
+_SMALL_BUFFER = 128 * 1024  # bytes that the kernel may take for a connection that is not read
 
 
 class Voice(enum.Enum):
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._reset_when_lost = False
         self._closing = False
         self._flushing = False
+        self._paused = False
         self._bedtime: asyncio.TimerHandle | None = None
         self.voice = Voice.SPEAKING
         self.peer: tuple[str, int] = ("", 0)
@@ -160,6 +162,21 @@ class Connection(asyncio.Protocol):
         unsent, self._unsent = self._unsent, []
         for frame in unsent:
             self._send(frame)
+        if not self._paused:
+            self.resume()
+
+    def pause(self) -> None:
+        """Read nothing any more, and keep what is still in the kernel's buffers there: the client's sends will block."""
+        self._paused = True
+        opened = self._socket()
+        if opened is not None and self.is_open:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+        if self._transport is not None and self.is_open:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
         if self._transport is not None and self.is_open:
             self._transport.resume_reading()
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .engine import Reception
 from .faults import Fault, FaultKind
+from .forms import Form
 from .keys import AuthKey
-from .post import receive
+from .library import raw, serialize
+from .post import delete, edit, found_supergroup, post
+from .render import updates
+from .world import Account, Person
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .connection import Connection
     from .engine import Engine
-    from .world import Account, Person
+    from .world import Channel, Chat
 
+_REVOKED = 401, "SESSION_REVOKED"
 _EXPIRED = 400, "ACCESS_TOKEN_EXPIRED"
 _BANNED = 401, "USER_DEACTIVATED_BAN"
 _NUMBER_BANNED = 400, "PHONE_NUMBER_BANNED"
@@ -80,6 +88,24 @@ class Controls:
         """Reset every connection that begins a key exchange."""
         self.engine.refusing_handshakes = refuse
 
+    def receive_new(self, how: Reception | str) -> None:
+        """What is done to connections that come in from now on: "serve", "close", "reset", or "silent" for ever."""
+        self.engine.reception = Reception(how)
+
+    def stop_reading(self, account: Account | int | None = None) -> None:
+        """Read nothing more of the connections: the client's sends block as soon as the buffers between are full."""
+        self.engine.unread.add(_id(account))
+        for connection in self._links(account):
+            connection.pause()
+
+    def read_again(self, account: Account | int | None = None) -> None:
+        """End `stop_reading` for the same account (for everybody with None)."""
+        if account is None:
+            self.engine.unread.clear()
+        self.engine.unread.discard(_id(account))
+        for connection in self._links(account):
+            connection.resume()
+
     def transport_error(
         self, code: int, account: Account | int | None = None, count: int | None = None
     ) -> Fault:
@@ -111,13 +137,14 @@ class Controls:
     def ban(self, account: Account) -> None:
         """The account is banned: no session of it is accepted, and no sign-in."""
         account.sign_in_error = _BANNED if account.is_bot else _NUMBER_BANNED
-        self.revoke(account, _BANNED[1])
+        for key in account.keys:  # of every datacenter
+            key.rejection = _BANNED
 
     def kill_token(self, account: Account, *, revoke: bool = True) -> None:
         """The bot's token was replaced: signing in with it fails, and (with `revoke`) so do its sessions."""
         account.sign_in_error = _EXPIRED
-        if revoke:
-            self.revoke(account, "SESSION_REVOKED")
+        for key in account.keys if revoke else ():
+            key.rejection = _REVOKED
 
     def issue_key(self, account: Account) -> bytes:
         """A fresh authorization key on which the account is signed in: 256 bytes, for a session string or storage."""
@@ -126,9 +153,10 @@ class Controls:
         self.engine.keys.add(key)
         return key.key
 
-    def access_hash(self, account: Account, user: Account | Person) -> int:
-        """The hash by which `account` addresses `user`."""
-        return self.engine.world.access_hash(account.user_id, user.user_id)
+    def access_hash(self, account: Account, peer: Account | Person | Channel) -> int:
+        """The hash by which `account` addresses a user or a supergroup."""
+        peer_id = peer.user_id if isinstance(peer, Account | Person) else peer.peer_id
+        return self.engine.world.access_hash(account.user_id, peer_id)
 
     # -- MTProto --------------------------------------------------------------------------------------------------
 
@@ -148,16 +176,84 @@ class Controls:
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def push_message(
-        self, account: Account, text: str, from_user: Account | Person | int | None = None
-    ) -> int:
-        """Somebody (the default person) writes to the account in private; give the message's id.
+    def add_supergroup(
+        self, title: str, members: Iterable[Account | Person], *, creator: Account | Person | None = None
+    ) -> Channel:
+        """A supergroup with these members and its creator (the default person); they are told of it."""
+        made_by = creator if creator is not None else next(iter(self.engine.world.people.values()))
+        return found_supergroup(self.engine, title, made_by.user_id, [user.user_id for user in members])
 
-        Sessions that are connected get the update; the others find it in the difference.
+    def push_message(
+        self,
+        account: Account,
+        text: str,
+        from_user: Account | Person | int | None = None,
+        *,
+        chat: Chat | Channel | None = None,
+        form: Form | str = Form.UPDATES,
+    ) -> int:
+        """Somebody (the default person) writes to the account in private, or with `chat` in a group of which both
+        are members; give the message's id, in the account's box or the supergroup's.
+
+        Sessions that are connected get the update, wrapped as `form` says; the others find it in the difference.
         """
         people = self.engine.world.people
         author = from_user if from_user is not None else next(iter(people))
         author_id = author if isinstance(author, int) else author.user_id
+        if chat is not None and not {account.user_id, author_id} <= set(chat.members):
+            raise ValueError(f"{account.user_id} and {author_id} are not both members of {chat.title}")
         if author_id in people and (person := people[author_id]).talked_to is not None:
             person.talked_to.add(account.user_id)
-        return receive(self.engine, account, author_id, text).id
+        peer_id = account.user_id if chat is None else chat.peer_id
+        made = post(self.engine, author_id, peer_id, text=text, form=Form(form))
+        in_reach = self.engine.world.box(account, peer_id)
+        return next(event.message.id for event in made if event.message.id in in_reach.messages)
+
+    def edit_message(self, account: Account, message_id: int, text: str, chat: Channel | None = None) -> None:
+        """The author of a message in the account's box, or in a supergroup, changes it."""
+        message = (account if chat is None else chat).messages.get(message_id)
+        if message is None:
+            raise ValueError(f"there is no message {message_id}")
+        edit(self.engine, message, text=text)
+
+    def delete_messages(self, account: Account, ids: list[int], chat: Channel | None = None) -> None:
+        """Messages in the account's box, or in a supergroup, are deleted for everybody."""
+        delete(self.engine, account if chat is None else chat, ids, everywhere=True)
+
+    def updates_too_long(self, account: Account) -> int:
+        """Push updatesTooLong: the client has to ask for the difference. Give how many sessions got it."""
+        return self.engine.push(account.user_id, serialize(raw.types.UpdatesTooLong()))
+
+    def channel_too_long(self, account: Account, channel: Channel) -> int:
+        """Push updateChannelTooLong: the client has to ask for the channel's difference. Give how many got it."""
+        told = raw.types.UpdateChannelTooLong(channel_id=channel.channel_id, pts=channel.pts)
+        update = updates(self.engine.world, account, [told], [], self.engine.date(), channel.peer_id)
+        return self.engine.push(account.user_id, serialize(update))
+
+    def push_undecryptable(self, account: Account) -> int:
+        """Send the account's sessions a packet that no key opens; give how many got it."""
+        return self.engine.disturb(account.user_id, None)
+
+    def push_unknown(self, account: Account, constructor: int = 0xDEADBEEF) -> int:
+        """Send the account's sessions a message that begins with a number of no known layer; give how many got it."""
+        return self.engine.disturb(account.user_id, constructor.to_bytes(4, "little") + bytes(12))
+
+    def stop_updates(self, account: Account | int | None = None) -> None:
+        """Push nothing any more until `resume_updates`, while queries are answered; what is lost lies in the
+        difference only.
+        """
+        self.engine.losses.stop(_id(account))
+
+    def forget_updates(self, account: Account) -> None:
+        """Push nothing to the account until it calls updates.getState or getDifference: the server takes it for one
+        that sleeps, as it does with clients that have long asked nothing.
+        """
+        self.engine.losses.stop_until_asked(account.user_id)
+
+    def resume_updates(self, account: Account | int | None = None) -> None:
+        """Push again; with None to everybody, whatever else was said."""
+        self.engine.losses.resume(_id(account))
+
+    def drop_updates(self, count: int, account: Account | int | None = None) -> None:
+        """Lose the next pushes that would reach a session."""
+        self.engine.losses.drop(_id(account), count)

@@ -6,7 +6,10 @@ import logging
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,20 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """One message of somebody else that came into an account's sight.
+
+    `sessions` is how many of its sessions got it at once; the others find it in a difference.
+    """
+
+    at: float
+    peer_id: int
+    message_id: int
+    text: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Effect:
     """One other thing that was done, such as a chat created: done once each time it stands here."""
 
@@ -52,6 +69,8 @@ class Seen:
     errors: Counter[tuple[int | None, str, str]] = field(default_factory=Counter)
     sends: defaultdict[int, list[Sent]] = field(default_factory=lambda: defaultdict(list))
     effects: defaultdict[int, list[Effect]] = field(default_factory=lambda: defaultdict(list))
+    pushed: defaultdict[int, list[Pushed]] = field(default_factory=lambda: defaultdict(list))
+    pushes_lost: Counter[int] = field(default_factory=Counter)
     delivered: Counter[tuple[int, str]] = field(default_factory=Counter)
     delivered_ids: Counter[tuple[int, int]] = field(default_factory=Counter)
     duplicates: Counter[int | None] = field(default_factory=Counter)
@@ -124,6 +143,11 @@ class Seen:
             if what == text and user_id in (None, who)
         )
 
+    def not_among(self, user_id: int, texts: Iterable[str]) -> list[Pushed]:
+        """The messages that came into an account's sight and whose texts are not among these."""
+        seen = set(texts)
+        return [pushed for pushed in self.pushed[user_id] if pushed.text not in seen]
+
     def connections_between(self, start: float, end: float) -> int:
         """How many connections were accepted in an interval of monotonic time."""
         return sum(start <= connection.opened_at < end for connection in self.connections)
@@ -147,6 +171,8 @@ class Seen:
             "errors": _plain(self.errors),
             "sends": {str(user_id): len(sent) for user_id, sent in self.sends.items()},
             "effects": {str(user_id): len(done) for user_id, done in self.effects.items()},
+            "pushed": {str(user_id): len(pushed) for user_id, pushed in self.pushed.items()},
+            "pushes_lost": _plain(self.pushes_lost),
             "delivered_twice": sum(number > 1 for number in self.delivered_ids.values()),
             "duplicates": _plain(self.duplicates),
             "sign_ins": _plain(self.sign_ins),

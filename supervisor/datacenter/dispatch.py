@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from . import overlap, service
 from .faults import Fault, FaultKind
 from .library import Malformed, UnknownConstructor, method_name, parse, serialize
-from .methods import METHODS, WITHOUT_ACCOUNT, RpcError
+from .methods import ANYWHERE, METHODS, WITHOUT_ACCOUNT, RpcError
+from .world import marked
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BEFORE = FaultKind.DROP_BEFORE, FaultKind.BAD_MSG
+_BEFORE = FaultKind.DROP_BEFORE, FaultKind.CLOSE, FaultKind.BAD_MSG
 _WRAPPERS = frozenset(
     {
         "InvokeWithLayer",
@@ -63,7 +64,7 @@ class Call:
     def account(self) -> Account:
         """The account that is signed in; only for methods that need one."""
         if self.key.account is None:
-            raise RpcError(401, "AUTH_KEY_UNREGISTERED")
+            raise RpcError(401, "SESSION_PASSWORD_NEEDED" if self.key.pending else "AUTH_KEY_UNREGISTERED")
         return self.key.account
 
     @property
@@ -76,16 +77,22 @@ class Call:
 
     @property
     def date(self) -> int:
-        return int(self.engine.now())
+        return self.engine.date()
+
+    @property
+    def addressed(self) -> Any:
+        """The InputPeer of whom the query addresses, if it has one."""
+        return getattr(self.query, "peer", None) or getattr(self.query, "to_peer", None)
 
     @property
     def peer(self) -> int | None:
-        """The id of the user or chat that the query addresses, for waits that are kept by peer."""
-        peer = getattr(self.query, "peer", None)
-        for name in ("user_id", "chat_id", "channel_id"):
-            if (found := getattr(peer, name, None)) is not None:
-                return int(found) if name == "user_id" else -int(found)
-        return None
+        """The marked id of whom the query addresses, for waits that are kept by peer."""
+        peer = self.addressed
+        if (channel_id := getattr(peer, "channel_id", None)) is not None:
+            return marked(channel_id)
+        if (chat_id := getattr(peer, "chat_id", None)) is not None:
+            return -int(chat_id)
+        return getattr(peer, "user_id", None)
 
 
 class Dispatcher:
@@ -183,14 +190,8 @@ class Dispatcher:
         if fault is None:
             return False
         engine.seen.faults[fault.kind] += 1
-        if fault.kind is FaultKind.DROP_BEFORE:
-            connection.abort()
-        elif fault.kind is FaultKind.TRANSPORT:
-            engine.fail(connection, fault.code)
-        else:
-            if fault.code == service.WRONG_SALT:
-                call.key.new_salt()
-            engine.refuse(connection, call.session, call.msg_id, seq_no, fault.code)
+        if not engine.cut(connection, fault):
+            engine.refuse_by_script(connection, call.session, call.msg_id, seq_no, fault.code)
         return True
 
     def _result(self, connection: Connection, call: Call, received: Received, tick: int) -> bytes:
@@ -259,7 +260,10 @@ class Dispatcher:
 
     def _check_account(self, call: Call) -> None:
         account = call.account
-        if "InvokeWithoutUpdates" not in call.names:
+        if account.home != self._engine.settings.dc_id:
+            if call.method not in ANYWHERE:
+                raise RpcError(303, f"USER_MIGRATE_{account.home}")
+        elif "InvokeWithoutUpdates" not in call.names:
             call.session.wants_updates = True
         limit = self._engine.settings.send_limit
         if limit and call.method.startswith("messages.Send"):

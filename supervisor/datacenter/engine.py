@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import enum
+import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import service, tl
+from . import service
 from .connection import Connection, Voice
 from .counts import Seen
 from .dispatch import Dispatcher
 from .envelope import Plain, Undecryptable, open_packet, seal_packet
-from .faults import FaultKind, Faults
-from .files import FileStore
-from .handshake import NOT_FOUND, Handshake, Refused
+from .exchange import UNENCRYPTED, exchange
+from .faults import Fault, FaultKind, Faults
+from .handshake import NOT_FOUND
 from .keys import AuthKey, KeyRing
 from .limits import Limits
+from .losses import Losses
 from .session import (
     BAD_CONTAINER,
     CONTAINER_REPEATED,
@@ -26,48 +30,82 @@ from .session import (
     Session,
     judge_identifier,
 )
-from .world import World
+from .shared import Shared
 
 if TYPE_CHECKING:
     from .rsa import RsaKey
 
-_UNENCRYPTED = bytes(8)
 _MAX_IN_CONTAINER = 1020  # messages, core.telegram.org/mtproto/service_messages#simple-container
 _MAX_CONTAINER_SIZE = 512 * 1024
+_GARBAGE = 96  # bytes: whole blocks, as a real packet has
+
+
+class Reception(enum.StrEnum):
+    """What is done to a connection that comes in."""
+
+    SERVE = "serve"
+    CLOSE = "close"
+    RESET = "reset"
+    SILENT = "silent"
+    """It is kept open and never answered."""
+
+
+_RECEPTIONS: dict[Reception, Callable[[Connection], None]] = {
+    Reception.SERVE: lambda _connection: None,
+    Reception.CLOSE: Connection.close,
+    Reception.RESET: Connection.abort,
+    Reception.SILENT: Connection.die,
+}
 
 
 @dataclass(slots=True)
 class Settings:
-    """What a datacenter can be told to be like."""
+    """What a datacenter can be told to be like.
+
+    A difference has at most `difference_slice` events in one answer, and none that reaches `difference_too_long` back.
+    """
 
     dc_id: int = 2
     send_limit: int = 30
     strict_overlap: bool = True
     api_id: int | None = None
+    difference_slice: int = 100
+    difference_too_long: int = 100_000
 
 
 class Engine:
     """Everything behind the listener. It is the `Owner` of the connections."""
 
-    def __init__(self, rsa: RsaKey, settings: Settings, seed: int | None, latency: float) -> None:
+    def __init__(
+        self,
+        rsa: RsaKey,
+        settings: Settings,
+        seed: int | None,
+        latency: float,
+        shared: Shared | None = None,
+    ) -> None:
         source: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
         self.rsa = rsa
         self.settings = settings
         self.latency = latency
         self.clock_offset = 0.0
-        self.address: tuple[str, int] = ("127.0.0.1", 0)
         self.source = source
         self.keys = KeyRing()
-        self.world = World(source)
-        self.files = FileStore(source)
+        self.shared = shared if shared is not None else Shared(source)
+        self.world = self.shared.world
+        self.files = self.shared.files
         self.faults = Faults()
         self.limits = Limits()
+        self.losses = Losses()
         self.seen = Seen()
         self.connections: dict[Connection, None] = {}
         self.silenced: dict[int | None, bool] = {}
+        self.reception = Reception.SERVE
+        self.unread: set[int | None] = set()
         self.refusing_handshakes = False
         self.is_away = False
         self._tick = 0
+        self._date = 0
         self._dispatcher = Dispatcher(self)
 
     # -- time ---------------------------------------------------------------------------------------------------
@@ -75,6 +113,13 @@ class Engine:
     def now(self) -> float:
         """The server's own time, in seconds since 1970."""
         return time.time() + self.clock_offset
+
+    def date(self) -> int:
+        """The same as TL objects have it. It never goes back, whatever is done to `clock_offset`: clients ask for
+        what happened since a date they were told.
+        """
+        self._date = max(self._date, int(self.now()))
+        return self._date
 
     def next_tick(self) -> int:
         self._tick += 1
@@ -87,6 +132,8 @@ class Engine:
         self.connections[connection] = None
         if self.is_away:
             connection.abort()
+        else:
+            _RECEPTIONS[self.reception](connection)
 
     def closed(self, connection: Connection) -> None:
         if connection.seen is not None:
@@ -103,6 +150,18 @@ class Engine:
         elif connection.voice is Voice.SPEAKING:
             connection.voice = Voice.STALLED
 
+    def disturb(self, user_id: int, body: bytes | None) -> int:
+        """Send an account's sessions something that is no update: a message of these bytes, or for None a packet that
+        cannot be decrypted. Give how many got it.
+        """
+        listeners = self._listeners(user_id, None)
+        for session, connection in listeners:
+            if body is None:
+                connection.send(session.key.id + os.urandom(16 + _GARBAGE))
+            else:
+                connection.put(session, session.make(body, self.now(), content=True, answer=False))
+        return len(listeners)
+
     def is_silenced(self, user_id: int | None) -> bool:
         return bool(self.silenced) and (None in self.silenced or user_id in self.silenced)
 
@@ -110,7 +169,7 @@ class Engine:
 
     def packet(self, connection: Connection, packet: bytes, tick: int) -> None:
         """Handle one packet of the transport."""
-        encrypted = packet[:8] != _UNENCRYPTED
+        encrypted = packet[:8] != UNENCRYPTED
         key = self.keys.find(packet[:8]) if encrypted else None
         user_id = key.user_id if key is not None else None
         if self.is_silenced(user_id):
@@ -119,7 +178,7 @@ class Engine:
         if fault := self.faults.take(user_id, (), FaultKind.TRANSPORT):
             self.fail(connection, fault.code)
         elif not encrypted:
-            self._exchange_keys(connection, packet)
+            exchange(self, connection, packet)
         elif key is None:
             self.fail(connection, NOT_FOUND)
         else:
@@ -135,37 +194,17 @@ class Engine:
         self.seen.transport_errors[code] += 1
         connection.send_error(code)
 
-    def _exchange_keys(self, connection: Connection, packet: bytes) -> None:
-        if self.refusing_handshakes:
-            self.seen.handshakes_refused += 1
+    def cut(self, connection: Connection, fault: Fault) -> bool:
+        """End a connection as a fault says, before what came over it is done; False where the fault is of another kind."""
+        if fault.kind is FaultKind.DROP_BEFORE:
             connection.abort()
-            return
-        reader = tl.Reader(packet, 8)
-        try:
-            reader.long()
-            body = reader.take(reader.uint())
-            answer = self._handshake(connection).receive(body, self.now())
-        except (tl.Truncated, Refused) as error:
-            self.seen.handshakes_refused += 1
-            self.fail(connection, error.code if isinstance(error, Refused) else NOT_FOUND)
-            return
-        msg_id = int(self.now() * 2**32) & ~3 | 1
-        connection.send(_UNENCRYPTED + tl.long(msg_id) + tl.uint(len(answer)) + answer)
-
-    def _handshake(self, connection: Connection) -> Handshake:
-        if connection.handshake is None:
-            connection.handshake = Handshake(
-                self.rsa,
-                self.settings.dc_id,
-                self.source,
-                lambda identifier: self.keys.find(identifier) is not None,
-                self._add_key,
-            )
-        return connection.handshake
-
-    def _add_key(self, key: bytes, salt: bytes) -> None:
-        self.seen.key_exchanges += 1
-        self.keys.add(AuthKey(key, salt))
+        elif fault.kind is FaultKind.CLOSE:
+            connection.close()
+        elif fault.kind is FaultKind.TRANSPORT:
+            self.fail(connection, fault.code)
+        else:
+            return False
+        return True
 
     def _open(self, connection: Connection, key: AuthKey, packet: bytes, tick: int) -> None:
         try:
@@ -186,6 +225,8 @@ class Engine:
             key.connections.add(connection)
         if connection.seen is not None:
             connection.seen.user_id = key.user_id
+        if self.unread & {None, key.user_id}:
+            connection.pause()
         self.seen.max_connections_per_key = max(self.seen.max_connections_per_key, len(key.connections))
 
     # -- messages -----------------------------------------------------------------------------------------------
@@ -246,7 +287,7 @@ class Engine:
             return
         if received is None:
             session.remember(message.msg_id, message.seq_no)
-        service.handle(self, connection, session, message.msg_id, body)
+        service.handle(self, connection, session, message, body)
 
     def _container(self, connection: Connection, session: Session, message: Incoming, body: bytes) -> None:
         inner = service.contents(body)
@@ -275,18 +316,33 @@ class Engine:
         body = service.bad_message(msg_id, seq_no, code, session.key.salt)
         connection.put(session, session.make(body, self.now(), content=False, answer=True))
 
+    def refuse_by_script(
+        self, connection: Connection, session: Session, msg_id: int, seq_no: int, code: int
+    ) -> None:
+        """The same, where nothing is wrong with the message: a fault says so."""
+        if code == WRONG_SALT:
+            session.key.new_salt()
+        self.refuse(connection, session, msg_id, seq_no, code)
+
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def push(self, user_id: int, update: bytes, besides: Session | None = None) -> None:
-        """Send an update to the account's sessions that have a connection and want updates."""
-        for session, connection in self._listeners(user_id, besides):
+    def push(self, user_id: int, update: bytes, besides: Session | None = None) -> int:
+        """Send an update to the account's sessions that have a connection and want updates; give their number."""
+        listeners = self._listeners(user_id, besides)
+        for session, connection in listeners:
             outgoing = session.make(update, self.now(), content=True, answer=False)
             session.keep(outgoing)
             connection.put(session, outgoing)
+        return len(listeners)
 
-    def has_listeners(self, user_id: int, besides: Session | None = None) -> bool:
-        """Whether an update of the account would reach anybody now."""
-        return bool(self._listeners(user_id, besides))
+    def may_push(self, user_id: int, besides: Session | None = None) -> bool:
+        """Whether an update of the account would reach anybody now; one that is to be lost is lost by asking."""
+        if not self._listeners(user_id, besides):
+            return False
+        if self.losses.take(user_id):
+            self.seen.pushes_lost[user_id] += 1
+            return False
+        return True
 
     def _listeners(self, user_id: int, besides: Session | None) -> list[tuple[Session, Connection]]:
         account = self.world.accounts.get(user_id)

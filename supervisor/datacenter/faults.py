@@ -27,6 +27,10 @@ class FaultKind(enum.StrEnum):
     """A packet, whatever is in it, is refused with bad_server_salt and yet another salt. It names no method."""
     TRANSPORT = "transport"
     """The packet is answered with the transport error `code`, and the connection is closed."""
+    CLOSE = "close"
+    """The connection is closed in order (FIN) before the call is executed."""
+    FORGED = "forged"
+    """A step of the key exchange is answered as by an impostor: another RSA key, an answer under another key."""
 
 
 @dataclass(slots=True)
@@ -34,7 +38,8 @@ class Fault:
     """One scripted fault.
 
     `account` is a user id, or None for everybody, signed in or not. `method` is a name such as
-    ``messages.SendMessage``, a wrapper such as ``InitConnection``, or None for every method. The fault lets `skip`
+    ``messages.SendMessage``, a wrapper such as ``InitConnection``, or None for every method; `Ping` and the steps of the
+    key exchange (``req_pq_multi``, ``req_DH_params``, ``set_client_DH_params``) have to be named. The fault lets `skip`
     calls pass and then happens `count` times; None is for ever. A `FLOOD_WAIT_n` begins a wait, in which further
     calls of the method get what remains of it, whatever the count.
     """
@@ -54,6 +59,8 @@ class Fault:
             raise ValueError(
                 "an rpc_error fault needs code and error, such as code=420, error='FLOOD_WAIT_12'"
             )
+        if self.kind is FaultKind.FORGED and not self.method:
+            raise ValueError("a forged fault names a step of the key exchange, such as method='req_pq_multi'")
         if self.kind in (FaultKind.BAD_MSG, FaultKind.TRANSPORT) and not self.code:
             raise ValueError(f"a {self.kind} fault needs a code")
 

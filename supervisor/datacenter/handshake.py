@@ -26,6 +26,13 @@ DH_GEN_OK, DH_GEN_RETRY = 0x3BCBF734, 0x46DC1FB9
 PQ_INNER, PQ_INNER_DC = 0x83C95AEC, 0xA9F55F95
 NOT_FOUND, INVALID_DC = -404, -444
 
+STEPS = {
+    REQ_PQ: "req_pq",
+    REQ_PQ_MULTI: "req_pq_multi",
+    REQ_DH_PARAMS: "req_DH_params",
+    SET_CLIENT_DH: "set_client_DH_params",
+}
+
 GENERATOR = 3
 # The 2048-bit safe prime that Telegram's servers use and clients know: core.telegram.org/mtproto/auth_key.
 PRIME = int(
@@ -75,9 +82,15 @@ class Handshake:
         self._pq = (0, 0)
         self._secret = 0
         self._retries: list[bytes] = []
+        self._forge = False
 
-    def receive(self, body: bytes, now: float) -> bytes:
-        """Answer one message of the exchange; `now` is the server's time in seconds."""
+    def receive(self, body: bytes, now: float, *, forge: bool = False) -> bytes:
+        """Answer one message of the exchange; `now` is the server's time in seconds.
+
+        With `forge` the answer is what an impostor could give: another RSA key's fingerprint, an answer under another
+        key, a wrong proof.
+        """
+        self._forge = forge
         reader = tl.Reader(body)
         try:
             constructor = reader.uint()
@@ -100,9 +113,8 @@ class Handshake:
             p, q = q, p
         self._pq = p, q
         product = tl.string((p * q).to_bytes(8, "big"))
-        return (
-            tl.uint(RES_PQ) + self._nonce + self._server_nonce + product + tl.longs([self._rsa.fingerprint])
-        )
+        fingerprint = self._rsa.fingerprint ^ self._forge
+        return tl.uint(RES_PQ) + self._nonce + self._server_nonce + product + tl.longs([fingerprint])
 
     def _server_dh_params(self, reader: tl.Reader, now: int) -> bytes:
         self._check_nonces(reader)
@@ -123,7 +135,8 @@ class Handshake:
         )
         plain = sha1(inner).digest() + inner
         plain += os.urandom(-len(plain) % 16)
-        encrypted = aes.ige256_encrypt(plain, *self._temporary_key())
+        key = (os.urandom(32), os.urandom(32)) if self._forge else self._temporary_key()
+        encrypted = aes.ige256_encrypt(plain, *key)
         return tl.uint(DH_PARAMS_OK) + self._nonce + self._server_nonce + tl.string(encrypted)
 
     def _dh_gen(self, reader: tl.Reader) -> bytes:
@@ -154,7 +167,7 @@ class Handshake:
             self._finish(key, salt)
             self._secret = 0
         number = b"\x02" if retry else b"\x01"
-        proof = sha1(self._new_nonce + number + hashed[:8]).digest()[-16:]
+        proof = os.urandom(16) if self._forge else sha1(self._new_nonce + number + hashed[:8]).digest()[-16:]
         return tl.uint(DH_GEN_RETRY if retry else DH_GEN_OK) + self._nonce + self._server_nonce + proof
 
     def _check_nonces(self, reader: tl.Reader) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
     from .counts import Seen
     from .faults import Faults
+    from .files import StoredFile
+    from .shared import Shared
 
 _BACKLOG = 4096
 DEFAULT_PERSON = 700_000_001
@@ -49,6 +50,7 @@ class Datacenter(Controls):
         strict_overlap: whether queries over two connections of one key kill the key even where the MTProto sessions
             differ. False is for bare clients, which open media sessions beside the main one.
         api_id: the only api_id that is accepted, or None.
+        shared: what it has in common with other datacenters; made by `Cluster`.
     """
 
     def __init__(
@@ -63,13 +65,14 @@ class Datacenter(Controls):
         send_limit: int = 30,
         strict_overlap: bool = True,
         api_id: int | None = None,
+        shared: Shared | None = None,
     ) -> None:
         settings = Settings(dc_id, send_limit, strict_overlap, api_id)
-        super().__init__(Engine(rsa_key or _process_key(), settings, seed, latency))
+        super().__init__(Engine(rsa_key or _process_key(), settings, seed, latency, shared))
         self.host, self.port = host, port
         self._server: asyncio.Server | None = None
-        self._tokens = itertools.count(6_000_000_001)
-        self.person = self.add_person(DEFAULT_PERSON, "Ada")
+        known = self.engine.world.people.get(DEFAULT_PERSON)
+        self.person = known if known is not None else self.add_person(DEFAULT_PERSON, "Ada")
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class Datacenter(Controls):
             lambda: Connection(self.engine), self.host, self.port, backlog=_BACKLOG, reuse_address=True
         )
         self.host, self.port = self._server.sockets[0].getsockname()[:2]
-        self.engine.address = self.host, self.port
+        self.engine.shared.addresses[self.dc_id] = self.host, self.port
 
     @contextlib.asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
@@ -190,10 +193,10 @@ class Datacenter(Controls):
     ) -> Account:
         """A bot that can sign in with `token`, the number before the colon being its user id."""
         if token is None:
-            token = f"{next(self._tokens)}:{self.engine.source.getrandbits(128):032x}"
+            token = f"{next(self.engine.shared.bot_ids)}:{self.engine.source.getrandbits(128):032x}"
         user_id = int(token.partition(":")[0])
         return self.engine.world.add_account(
-            Account(user_id, first_name, username or f"bot{user_id}_bot", token)
+            Account(user_id, first_name, username or f"bot{user_id}_bot", token, self.dc_id)
         )
 
     def add_user(
@@ -209,8 +212,14 @@ class Datacenter(Controls):
         """A user account. It signs in by `phone` with `code` and `password`, or is given a key with `issue_key`."""
         digits = None if phone is None else "".join(filter(str.isdecimal, phone))
         kept = None if password is None else Password.of(password)
-        account = Account(user_id, first_name, username, None, phone=digits, code=code, password=kept)
+        account = Account(
+            user_id, first_name, username, None, self.dc_id, phone=digits, code=code, password=kept
+        )
         return self.engine.world.add_account(account)
+
+    def add_file(self, content: bytes) -> StoredFile:
+        """A file that lies here, as another account may have sent it."""
+        return self.engine.files.add(content, self.dc_id)
 
     def add_person(
         self,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
     from .engine import Engine
-    from .session import Outgoing, Session
+    from .session import Incoming, Outgoing, Session
 
 CONTAINER, GZIP_PACKED, RPC_RESULT, RPC_ERROR = 0x73F1F8DC, 0x3072CFA1, 0xF35C6D01, 0x2144CA19
 MSGS_ACK, PING, PING_DELAY_DISCONNECT, HTTP_WAIT = 0x62D6B459, 0x7ABE77EC, 0xF3427B8C, 0x9299359F
@@ -36,6 +36,15 @@ _GZIP = 16 + zlib.MAX_WBITS
 _UNKNOWN, _NOT_RECEIVED, _RECEIVED, _ANSWERED = 1, 2, 4, 32 + 64  # states of a message
 _SALT_LIFE = 1800  # seconds, core.telegram.org/mtproto/description#server-salt
 WRONG_SALT = 48
+_OF_A_PING = (
+    FaultKind.DROP_BEFORE,
+    FaultKind.CLOSE,
+    FaultKind.TRANSPORT,
+    FaultKind.DROP_AFTER,
+    FaultKind.SILENCE,
+    FaultKind.RPC_ERROR,
+    FaultKind.BAD_MSG,
+)
 
 
 def unpacked(body: bytes) -> bytes:
@@ -116,11 +125,11 @@ def needs_ack(constructor: int) -> bool | None:
     return None if constructor in HANDLERS else True
 
 
-def handle(engine: Engine, connection: Connection, session: Session, msg_id: int, body: bytes) -> None:
+def handle(engine: Engine, connection: Connection, session: Session, message: Incoming, body: bytes) -> None:
     """Handle one service message. A malformed one is dropped."""
     reader = tl.Reader(body)
     try:
-        HANDLERS[reader.uint()](_Service(engine, connection, session, msg_id), reader)
+        HANDLERS[reader.uint()](_Service(engine, connection, session, message), reader)
     except tl.Truncated:
         engine.seen.undecryptable += 1
 
@@ -128,8 +137,9 @@ def handle(engine: Engine, connection: Connection, session: Session, msg_id: int
 class _Service:
     """One service message being handled."""
 
-    def __init__(self, engine: Engine, connection: Connection, session: Session, msg_id: int) -> None:
-        self.engine, self.connection, self.session, self.msg_id = engine, connection, session, msg_id
+    def __init__(self, engine: Engine, connection: Connection, session: Session, message: Incoming) -> None:
+        self.engine, self.connection, self.session = engine, connection, session
+        self.msg_id, self.seq_no = message.msg_id, message.seq_no
 
     def answer(self, body: bytes) -> None:
         made = self.session.make(body, self.engine.now(), content=False, answer=True)
@@ -153,14 +163,19 @@ class _Service:
     def _pong(self, ping_id: bytes, names: tuple[str, ...]) -> None:
         engine, user_id = self.engine, self.session.key.user_id
         engine.seen.pings += 1
-        kinds = FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER, FaultKind.SILENCE
-        fault = engine.faults.take(user_id, names, *kinds, named=True)
+        fault = engine.faults.take(user_id, names, *_OF_A_PING, named=True)
         if fault is None:
             self.answer(tl.uint(PONG) + tl.long(self.msg_id) + ping_id)
             return
         engine.seen.faults[fault.kind] += 1
-        if fault.kind is not FaultKind.SILENCE:
+        if engine.cut(self.connection, fault):
+            return
+        if fault.kind is FaultKind.DROP_AFTER:
             self.connection.abort()
+        elif fault.kind is FaultKind.RPC_ERROR:
+            self._result(rpc_error(fault.code, fault.error))
+        elif fault.kind is FaultKind.BAD_MSG:
+            engine.refuse_by_script(self.connection, self.session, self.msg_id, self.seq_no, fault.code)
 
     def states(self, reader: tl.Reader) -> None:
         info = bytes(self._state(msg_id) for msg_id in reader.longs())
@@ -193,8 +208,12 @@ class _Service:
         self.answer(tl.uint(DESTROYED if found else NOT_DESTROYED) + identifier)
 
     def drop_answer(self, _reader: tl.Reader) -> None:
-        result = rpc_result(self.msg_id, tl.uint(ANSWER_UNKNOWN))
-        outgoing = self.session.make(result, self.engine.now(), content=True, answer=True)
+        self._result(tl.uint(ANSWER_UNKNOWN))
+
+    def _result(self, result: bytes) -> None:
+        """Answer as if it were a query."""
+        made = rpc_result(self.msg_id, result)
+        outgoing = self.session.make(made, self.engine.now(), content=True, answer=True)
         self.session.keep(outgoing)
         self.connection.put(self.session, outgoing)
 

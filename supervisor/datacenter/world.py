@@ -6,11 +6,30 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .box import Box, NewMessage
+
 if TYPE_CHECKING:
     from .keys import AuthKey
     from .srp import Password
 
 _HASH_BITS = 63
+_CHANNELS_FROM = 10**12
+_FIRST_CHANNEL = 1_600_000_001
+
+
+def marked(channel_id: int) -> int:
+    """The id by which a channel is told from users (above zero) and basic groups (just below)."""
+    return -_CHANNELS_FROM - channel_id
+
+
+def unmarked(peer_id: int) -> int:
+    """A channel's own id, of the marked one."""
+    return -_CHANNELS_FROM - peer_id
+
+
+def is_channel(peer_id: int) -> bool:
+    """Whether a marked id is a channel's."""
+    return peer_id < -_CHANNELS_FROM
 
 
 @dataclass(slots=True, eq=False)
@@ -33,29 +52,34 @@ class Chat:
     members: list[int]
     date: int
 
+    @property
+    def peer_id(self) -> int:
+        return -self.chat_id
+
 
 @dataclass(slots=True, eq=False)
-class Message:
-    """A message in one account's box. `peer_id` is a user's id, or a chat's with a minus; `action` makes it a service
-    message. `key_id` is the key that sent it with `random_id`.
+class Channel(Box):
+    """A supergroup, or with `is_broadcast` a channel: one box for all members.
+
+    Bots that are members have their privacy mode off: they get what people write, and nothing of other bots.
     """
 
-    id: int
-    pts: int
-    peer_id: int
-    from_id: int
+    channel_id: int
+    title: str
+    creator_id: int
+    members: dict[int, None]
     date: int
-    text: str = ""
-    out: bool = False
-    random_id: int = 0
-    key_id: bytes = b""
-    media: Any = None
-    action: Any = None
+    about: str = ""
+    is_broadcast: bool = False
+
+    @property
+    def peer_id(self) -> int:
+        return marked(self.channel_id)
 
 
 @dataclass(slots=True, eq=False)
-class Account:
-    """An account that can sign in: a bot by its token, a user by a key made for it.
+class Account(Box):
+    """An account that can sign in: a bot by its token, a user by a key made for it. `home` is its datacenter.
 
     `sign_in_error` is what auth.importBotAuthorization and auth.sendCode answer instead of signing in.
     `code_by_sms_after` is after how many seconds a code that was not entered may be had by SMS; None is never.
@@ -65,17 +89,17 @@ class Account:
     first_name: str
     username: str | None
     token: str | None
+    home: int = 2
     phone: str | None = None
     code: str = "12345"
     code_hash: str = ""
     code_by_sms_after: int | None = None
     password: Password | None = None
     sign_in_error: tuple[int, str] | None = None
-    pts: int = 1
-    messages: list[Message] = field(default_factory=list)
-    by_id: dict[int, Message] = field(default_factory=dict)
+    seq: int = 1
     random_ids: dict[int, int] = field(default_factory=dict)
     peers: set[int] = field(default_factory=set)
+    read_up_to: dict[int, int] = field(default_factory=dict)
     keys: set[AuthKey] = field(default_factory=set)
     commands: list[Any] = field(default_factory=list)
 
@@ -83,20 +107,15 @@ class Account:
     def is_bot(self) -> bool:
         return self.token is not None
 
-    def add_message(self, **fields: Any) -> Message:
-        """Put a message into the box: it takes the next message id and the next pts."""
-        self.pts += 1
-        message = Message(id=len(self.messages) + 1, pts=self.pts, **fields)
-        self.messages.append(message)
-        self.by_id[message.id] = message
-        self.peers.add(message.peer_id)
-        if message.random_id:
-            self.random_ids[message.random_id] = message.id
-        return message
-
-    def since(self, pts: int) -> list[Message]:
-        """The messages after a pts, oldest first. Each message took one pts, the first of them 2."""
-        return self.messages[max(0, pts - 1) :]
+    def add_message(self, **fields: Any) -> NewMessage:
+        """Put a message into the box; whoever it is from can be addressed from now on."""
+        event = Box.add_message(
+            self, **fields
+        )  # a class with slots is made twice: super() would mean the first
+        self.peers.add(event.message.peer_id)
+        if event.message.random_id:
+            self.random_ids[event.message.random_id] = event.message.id
+        return event
 
 
 class World:
@@ -109,6 +128,7 @@ class World:
         self.accounts: dict[int, Account] = {}
         self.people: dict[int, Person] = {}
         self.chats: dict[int, Chat] = {}
+        self.channels: dict[int, Channel] = {}
 
     def add_account(self, account: Account) -> Account:
         if account.user_id in self.accounts or account.user_id in self.people:
@@ -152,9 +172,9 @@ class World:
             return user_id == account.user_id or user_id in account.peers
         return person.talked_to is None or account.user_id in person.talked_to
 
-    def access_hash(self, viewer_id: int, user_id: int) -> int:
-        """The hash by which one account addresses a user; every account has another one."""
-        pair = viewer_id, user_id
+    def access_hash(self, viewer_id: int, peer_id: int) -> int:
+        """The hash by which one account addresses a user or a channel; every account has another one."""
+        pair = viewer_id, peer_id
         if pair not in self._hashes:
             self._hashes[pair] = self._source.getrandbits(_HASH_BITS) | 1
         return self._hashes[pair]
@@ -164,3 +184,20 @@ class World:
         chat = Chat(self._next_chat, title, creator_id, members, date)
         self.chats[chat.chat_id] = chat
         return chat
+
+    def add_channel(
+        self, title: str, creator_id: int, members: list[int], date: int, **about: Any
+    ) -> Channel:
+        channel_id = _FIRST_CHANNEL + len(self.channels)
+        everybody = dict.fromkeys([creator_id, *members])
+        channel = Channel(channel_id, title, creator_id, everybody, date, **about)
+        self.channels[channel_id] = channel
+        return channel
+
+    def channel(self, peer_id: int) -> Channel:
+        """The channel of a marked id."""
+        return self.channels[unmarked(peer_id)]
+
+    def box(self, account: Account, peer_id: int) -> Box:
+        """The box in which an account finds its messages with a peer."""
+        return self.channel(peer_id) if is_channel(peer_id) else account

@@ -22,7 +22,7 @@ async def test_transports(dial: Dial, bot: Account, dc: Datacenter, transport: s
     """Each transport carries short and long packets both ways."""
     peer = await dial(transport=transport)
     await peer.ask(send_message(dc, bot, "x" * 4000))
-    difference = await peer.ask(raw().functions.updates.GetDifference(pts=1, date=0, qts=0))
+    difference = await peer.ask(raw().functions.updates.GetDifference(pts=1, date=1, qts=0))
     assert difference.new_messages[0].message == "x" * 4000
 
 
@@ -127,7 +127,7 @@ async def test_away_refuses_and_comes_back(dc: Datacenter, bot: Account, peer: P
     assert dc.port == port
     await peer.close()
     await peer.connect()
-    difference = await peer.ask(raw().functions.updates.GetDifference(pts=1, date=0, qts=0))
+    difference = await peer.ask(raw().functions.updates.GetDifference(pts=1, date=1, qts=0))
     assert [message.message for message in difference.new_messages] == ["before"]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from hashlib import md5
 from typing import Any
 
 import pytest
@@ -23,7 +21,7 @@ def types() -> Any:
 
 
 def difference(pts: int, **more: Any) -> Any:
-    return functions().updates.GetDifference(pts=pts, date=0, qts=0, **more)
+    return functions().updates.GetDifference(pts=pts, date=1, qts=0, **more)
 
 
 def is_update(message: Any) -> bool:
@@ -182,7 +180,7 @@ async def test_members_get_what_is_written_in_a_chat(
     await peer.ask(functions().messages.CreateChat(users=[member], title="Two"))
     update = await listener.until(is_update)
     assert update.body.updates[0].message.action.title == "Two"
-    assert update.body.updates[0].pts == 2
+    assert update.body.updates[0].pts == 3  # after what the user wrote
 
 
 # -- updates ------------------------------------------------------------------------------------------------------
@@ -323,112 +321,3 @@ async def test_calls_can_wait_for_earlier_ones(peer: Peer) -> None:
         assert (
             await peer.error(functions().InvokeAfterMsg(msg_id=msg_id, query=state)) == "400 MSG_WAIT_FAILED"
         )
-
-
-# -- files --------------------------------------------------------------------------------------------------------
-
-
-async def upload(peer: Peer, content: bytes, part: int = 1024) -> Any:
-    parts = [content[start : start + part] for start in range(0, len(content), part)]
-    for number, piece in enumerate(parts):
-        query = functions().upload.SaveFilePart(file_id=8, file_part=number, bytes=piece)
-        assert await peer.ask(query) is True
-    checksum = md5(content).hexdigest()
-    return types().InputFile(id=8, parts=len(parts), name="a.bin", md5_checksum=checksum)
-
-
-def document(dc: Datacenter, file: Any, random_id: int = 3) -> Any:
-    named = types().DocumentAttributeFilename(file_name="a.bin")
-    media = types().InputMediaUploadedDocument(file=file, mime_type="text/plain", attributes=[named])
-    address = types().InputPeerUser(user_id=dc.person.user_id, access_hash=0)
-    return functions().messages.SendMedia(peer=address, media=media, message="here", random_id=random_id)
-
-
-async def test_a_document_goes_up_and_comes_down(dc: Datacenter, bot: Account, peer: Peer) -> None:
-    """The parts of an upload make a document, which is fetched in pieces, byte by byte the same."""
-    content = os.urandom(2500)
-    answer = await peer.ask(document(dc, await upload(peer, content)))
-    found = answer.updates[1].message.media.document
-    assert (found.size, found.mime_type) == (2500, "text/plain")
-    where = types().InputDocumentFileLocation(
-        id=found.id, access_hash=found.access_hash, file_reference=found.file_reference, thumb_size=""
-    )
-    pieces = [
-        (await peer.ask(functions().upload.GetFile(location=where, offset=offset, limit=1024))).bytes
-        for offset in range(0, 3072, 1024)
-    ]
-    assert b"".join(pieces) == content
-    assert dc.seen.times_delivered("here", bot.user_id) == 1
-    error = await peer.error(functions().upload.GetFile(location=where, offset=0, limit=1000))
-    assert error == "400 LIMIT_INVALID"
-
-
-async def test_a_missing_part_is_named(dc: Datacenter, peer: Peer) -> None:
-    """A file of which a part is missing is refused with that part's number, and nothing is sent."""
-    file = await upload(peer, bytes(2048))
-    file.parts = 4
-    assert await peer.error(document(dc, file)) == "400 FILE_PART_2_MISSING"
-    assert not dc.seen.sends
-
-
-PARTS = {
-    "negative": ({"file_part": -1}, "400 FILE_PART_INVALID"),
-    "empty": ({"bytes": b""}, "400 FILE_PART_EMPTY"),
-    "too big": ({"bytes": bytes(512 * 1024 + 1)}, "400 FILE_PART_TOO_BIG"),
-    "beyond the end": ({"file_part": 2}, "400 FILE_PART_INVALID"),
-    "no parts": ({"file_total_parts": 0}, "400 FILE_PARTS_INVALID"),
-}
-
-
-@pytest.mark.parametrize(("fields", "error"), PARTS.values(), ids=PARTS.keys())
-async def test_wrong_parts_are_refused(peer: Peer, fields: dict[str, Any], error: str) -> None:
-    """A part that is none gets the error that Telegram gives."""
-    good = {"file_id": 1, "file_part": 0, "file_total_parts": 2, "bytes": b"x"}
-    assert await peer.ask(functions().upload.SaveBigFilePart(**good)) is True
-    assert await peer.error(functions().upload.SaveBigFilePart(**{**good, **fields})) == error
-
-
-async def test_only_files_that_are_known_come_down(dc: Datacenter, peer: Peer) -> None:
-    """A wrong hash is no location, a stale reference has expired; media that names no file is invalid."""
-    answer = await peer.ask(document(dc, await upload(peer, b"x" * 100)))
-    found = answer.updates[1].message.media.document
-
-    def get(**wrong: Any) -> Any:
-        kept = {"id": found.id, "access_hash": found.access_hash, "file_reference": found.file_reference}
-        where = types().InputDocumentFileLocation(**{**kept, **wrong}, thumb_size="")
-        return functions().upload.GetFile(location=where, offset=0, limit=1024)
-
-    assert (await peer.ask(get())).bytes == b"x" * 100
-    assert await peer.error(get(access_hash=1)) == "400 LOCATION_INVALID"
-    assert await peer.error(get(file_reference=b"old")) == "400 FILE_REFERENCE_EXPIRED"
-    query = document(dc, None, 9)
-    query.media = types().InputMediaGeoPoint(geo_point=types().InputGeoPointEmpty())
-    assert await peer.error(query) == "400 MEDIA_INVALID"
-
-
-async def test_a_known_document_is_sent_again(dc: Datacenter, bot: Account, peer: Peer) -> None:
-    """A document that was uploaded once is sent by its id and hash, without its parts."""
-    answer = await peer.ask(document(dc, await upload(peer, b"x" * 100)))
-    found = answer.updates[1].message.media.document
-    query = document(dc, None, 10)
-    named = types().InputDocument(
-        id=found.id, access_hash=found.access_hash, file_reference=found.file_reference
-    )
-    query.media = types().InputMediaDocument(id=named)
-    again = await peer.ask(query)
-    assert again.updates[1].message.media.document.id == found.id
-    assert len(dc.seen.sends[bot.user_id]) == 2
-
-
-async def test_a_wrong_checksum_is_refused(dc: Datacenter, peer: Peer) -> None:
-    """A file whose MD5 isn't what the client says is refused."""
-    file = await upload(peer, bytes(2048))
-    file.md5_checksum = md5(b"x").hexdigest()
-    assert await peer.error(document(dc, file)) == "400 MD5_CHECKSUM_INVALID"
-
-
-async def test_a_media_message_is_sent_once(dc: Datacenter, bot: Account, peer: Peer) -> None:
-    """messages.sendMedia keeps random_ids like messages.sendMessage."""
-    await peer.ask(document(dc, await upload(peer, bytes(100)), 55))
-    assert await peer.error(document(dc, await upload(peer, bytes(100)), 55)) == "500 RANDOM_ID_DUPLICATE"
-    assert len(dc.seen.sends[bot.user_id]) == 1

@@ -115,29 +115,44 @@ async def test_it_stops(process: Process, how: str) -> None:
 
 ALL: dict[str, dict[str, Any]] = {
     "add_bot": {},
+    "add_supergroup": {"title": "Team", "members": [21]},
     "ban": {"account": 21},
+    "channel_too_long": {"account": 21, "chat": -1001600000001},
     "clear_faults": {},
     "close_links": {"account": 21},
     "come_back": {},
     "connections": {},
+    "delete_messages": {"account": 21, "ids": [7]},
+    "drop_updates": {"count": 1, "account": 21},
+    "edit_message": {"account": 21, "message_id": 1, "text": "hi again"},
     "endless_salts": {"account": 21},
     "expire": {"account": 21},
     "fault": {"kind": "silence"},
     "forget_keys": {"account": 21},
     "forget_sessions": {},
+    "forget_updates": {"account": 21},
     "go_away": {},
     "issue_key": {"account": 21},
     "kill_token": {"account": 21, "revoke": False},
-    "push": {"account": 21, "text": "hi"},
+    "push": {"account": 21, "text": "hi", "form": "short"},
+    "push_undecryptable": {"account": 21},
+    "push_unknown": {"account": 21},
+    "pushed": {"account": 21},
+    "read_again": {},
+    "receive_new": {"how": "serve"},
     "refuse_handshakes": {"refuse": False},
     "reset_links": {},
     "reset_seen": {},
+    "resume_updates": {},
     "revoke": {"account": 21, "error": "SESSION_EXPIRED"},
     "rotate_salts": {},
     "seen": {},
     "sends": {"account": 21},
     "settings": {"send_limit": 5},
     "silent": {"swallow": True},
+    "stop_reading": {},
+    "stop_updates": {"account": 21},
+    "updates_too_long": {"account": 21},
     "speak": {},
     "transport_error": {"code": -429},
 }
@@ -151,7 +166,9 @@ def test_every_command_is_tried() -> None:
 @pytest.mark.parametrize("name", ALL)
 async def test_each_command_works(dc: Datacenter, name: str) -> None:
     """Each command is carried out with its arguments, and refuses others."""
-    dc.add_bot("21:a")
+    bot = dc.add_bot("21:a")
+    dc.push_message(bot, "the first")
+    assert dc.add_supergroup("The first", [bot]).peer_id == -1001600000001
     commands = Commands(dc)
     answer = json.loads(await commands.line(json.dumps({"do": name, **ALL[name]})))
     assert answer["ok"], answer

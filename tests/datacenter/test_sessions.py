@@ -252,7 +252,7 @@ async def test_a_large_answer_is_packed(dc: Datacenter, bot: Account, peer: Peer
     """An answer of many kilobytes comes in gzip_packed, so its message is shorter than what it says."""
     for number in range(60):
         dc.push_message(bot, f"{number} " * 100)
-    query = raw().functions.updates.GetDifference(pts=1, date=0, qts=0)
+    query = raw().functions.updates.GetDifference(pts=1, date=1, qts=0)
     message = await peer.answer_message(peer.say(query))
     assert len(message.body.result.new_messages) == 60
     assert message.length < len(message.body.result.write()) / 2
@@ -344,7 +344,7 @@ async def test_a_large_repeated_answer_is_announced_first(dc: Datacenter, bot: A
     source = random.Random(1)
     for _ in range(100):
         dc.push_message(bot, "".join(chr(source.randrange(0x4E00, 0x9000)) for _ in range(700)))
-    query = raw().functions.updates.GetDifference(pts=1, date=0, qts=0)
+    query = raw().functions.updates.GetDifference(pts=1, date=1, qts=0)
     msg_id, seq_no = peer.next_id(), peer.next_seq()
     answer = await peer.answer_message(peer.say(query, msg_id=msg_id, seq_no=seq_no))
     peer.say(query, msg_id=msg_id, seq_no=seq_no)

@@ -50,6 +50,10 @@ class Link:
     ) -> None:
         await self.close()
 
+    @property
+    def transport(self) -> asyncio.WriteTransport:
+        return self._writer.transport
+
     def write(self, data: bytes) -> None:
         self._writer.write(data)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from supervisor.datacenter.methods.registry import METHODS, WITHOUT_ACCOUNT, RpcError
+from supervisor.datacenter.methods.registry import ANYWHERE, METHODS, WITHOUT_ACCOUNT, RpcError
 
-from . import account, auth, chats, files, login, messages, updates, users
+from . import account, auth, channels, chats, files, history, login, messages, updates, users
 
 __all__ = [
+    "ANYWHERE",
     "METHODS",
     "WITHOUT_ACCOUNT",
     "RpcError",
     "account",
     "auth",
+    "channels",
     "chats",
     "files",
+    "history",
     "login",
     "messages",
     "updates",

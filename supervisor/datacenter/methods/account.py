@@ -15,18 +15,19 @@ _HOUR = 3600
 
 @method("help.GetConfig", without_account=True)
 def get_config(call: Call) -> Any:
-    """One datacenter: this one, where it listens."""
-    host, port = call.engine.address
-    option = build(
-        raw.types.DcOption, id=call.engine.settings.dc_id, ip_address=host, port=port, ipv6=":" in host
-    )
+    """All datacenters of the cluster, where they listen."""
+    now = int(call.engine.now())
+    options = [
+        build(raw.types.DcOption, id=dc_id, ip_address=host, port=port, ipv6=":" in host)
+        for dc_id, (host, port) in call.engine.shared.addresses.items()
+    ]
     return build(
         raw.types.Config,
-        date=call.date,
-        expires=call.date + _HOUR,
+        date=now,
+        expires=now + _HOUR,
         test_mode=False,
         this_dc=call.engine.settings.dc_id,
-        dc_options=[option],
+        dc_options=options,
         dc_txt_domain_name="",
         chat_size_max=200,
         megagroup_size_max=200_000,

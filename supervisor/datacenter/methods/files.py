@@ -5,32 +5,33 @@ from __future__ import annotations
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
-from supervisor.datacenter.files import PART_LIMIT, StoredFile
+from supervisor.datacenter.files import MOST_PARTS, PART_LIMIT, SMALL_LIMIT, StoredFile
 from supervisor.datacenter.library import build, method_name, raw
 from supervisor.datacenter.methods.registry import RpcError, method
 
 if TYPE_CHECKING:
     from supervisor.datacenter.dispatch import Call
 
-_MOST_PARTS = 4000
 _LARGEST_ANSWER = 1024 * 1024
+_ALIGNED, _ALIGNED_PRECISELY = 4096, 1024  # bytes, core.telegram.org/api/files#downloading-files
 
 
-@method("upload.SaveFilePart")
+@method("upload.SaveFilePart", anywhere=True)
 def save_file_part(call: Call) -> Any:
     """Keep a part of a file under 10 MB."""
-    return _save(call, _MOST_PARTS)
+    return _save(call, MOST_PARTS, None)
 
 
-@method("upload.SaveBigFilePart")
+@method("upload.SaveBigFilePart", anywhere=True)
 def save_big_file_part(call: Call) -> Any:
     """Keep a part of a larger file."""
-    if not 0 < call.query.file_total_parts <= _MOST_PARTS:
+    total = call.query.file_total_parts
+    if not 0 < total <= MOST_PARTS:
         raise RpcError(400, "FILE_PARTS_INVALID")
-    return _save(call, call.query.file_total_parts)
+    return _save(call, total, total)
 
 
-def _save(call: Call, parts: int) -> bool:
+def _save(call: Call, parts: int, total: int | None) -> bool:
     query = call.query
     if not 0 <= query.file_part < parts:
         raise RpcError(400, "FILE_PART_INVALID")
@@ -38,7 +39,9 @@ def _save(call: Call, parts: int) -> bool:
         raise RpcError(400, "FILE_PART_EMPTY")
     if len(query.bytes) > PART_LIMIT:
         raise RpcError(400, "FILE_PART_TOO_BIG")
-    call.engine.files.save_part(call.key.id, query.file_id, query.file_part, query.bytes)
+    error = call.engine.files.save_part(call.key.id, query.file_id, query.file_part, query.bytes, total)
+    if error is not None:
+        raise RpcError(400, error)
     return True
 
 
@@ -57,16 +60,22 @@ def take_media(call: Call, media: Any) -> Any:
 
 
 def _uploaded(call: Call, file: Any) -> StoredFile:
-    if not 0 < file.parts <= _MOST_PARTS:
+    files, is_big = call.engine.files, method_name(file) == "InputFileBig"
+    if not 0 < file.parts <= MOST_PARTS:
         raise RpcError(400, "FILE_PARTS_INVALID")
-    missing = call.engine.files.missing_part(call.key.id, file.id, file.parts)
-    if missing is not None:
-        raise RpcError(400, f"FILE_PART_{missing}_MISSING")
-    stored = call.engine.files.finish(call.key.id, file.id, file.parts)
-    checksum = getattr(file, "md5_checksum", "")
-    if checksum and checksum != md5(stored.content, usedforsecurity=False).hexdigest():
+    problem = files.problem(call.key.id, file.id, file.parts, is_big=is_big)
+    if problem is not None:
+        raise RpcError(400, problem)
+    if not is_big:
+        _check_small(files.content(call.key.id, file.id), file.md5_checksum)
+    return files.finish(call.key.id, file.id, call.engine.settings.dc_id)
+
+
+def _check_small(content: bytes, checksum: str) -> None:
+    if len(content) > SMALL_LIMIT:
+        raise RpcError(400, "FILE_PARTS_INVALID")
+    if checksum and checksum != md5(content, usedforsecurity=False).hexdigest():
         raise RpcError(400, "MD5_CHECKSUM_INVALID")
-    return stored
 
 
 def _stored(call: Call, wanted: Any) -> StoredFile | None:
@@ -83,7 +92,7 @@ def _document(call: Call, stored: StoredFile, mime_type: str, attributes: list[A
         date=call.date,
         mime_type=mime_type,
         size=len(stored.content),
-        dc_id=call.engine.settings.dc_id,
+        dc_id=stored.dc_id,
         attributes=attributes,
     )
     return build(raw.types.MessageMediaDocument, document=document)
@@ -98,23 +107,30 @@ def _photo(call: Call, stored: StoredFile) -> Any:
         file_reference=stored.reference,
         date=call.date,
         sizes=[size],
-        dc_id=call.engine.settings.dc_id,
+        dc_id=stored.dc_id,
     )
     return build(raw.types.MessageMediaPhoto, photo=photo)
 
 
-@method("upload.GetFile")
+@method("upload.GetFile", anywhere=True)
 def get_file(call: Call) -> Any:
-    """A piece of a stored file."""
+    """A piece of a file that lies here: at most 1 MiB, of one MiB of the file, and aligned."""
     query = call.query
     stored = _stored(call, query.location) if hasattr(query.location, "id") else None
     if stored is None:
         raise RpcError(400, "LOCATION_INVALID")
     if query.location.file_reference != stored.reference:
         raise RpcError(400, "FILE_REFERENCE_EXPIRED")
-    if query.limit <= 0 or query.limit > _LARGEST_ANSWER or query.limit % 1024:
-        raise RpcError(400, "LIMIT_INVALID")
-    if query.offset < 0 or query.offset % 1024:
+    if stored.dc_id != call.engine.settings.dc_id:
+        raise RpcError(303, f"FILE_MIGRATE_{stored.dc_id}")
+    precise = getattr(query, "precise", None)
+    aligned = _ALIGNED_PRECISELY if precise else _ALIGNED
+    if query.offset < 0 or query.offset % aligned:
         raise RpcError(400, "OFFSET_INVALID")
+    if not 0 < query.limit <= _LARGEST_ANSWER or query.limit % aligned:
+        raise RpcError(400, "LIMIT_INVALID")
+    divides = precise or not _LARGEST_ANSWER % query.limit
+    if not divides or query.offset % _LARGEST_ANSWER + query.limit > _LARGEST_ANSWER:
+        raise RpcError(400, "LIMIT_INVALID")
     content = stored.content[query.offset : query.offset + query.limit]
     return raw.types.upload.File(type=raw.types.storage.FileUnknown(), mtime=call.date, bytes=content)

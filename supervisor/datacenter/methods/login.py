@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.datacenter.handshake import GENERATOR, PRIME
 from supervisor.datacenter.library import build, raw
+from supervisor.datacenter.methods.auth import check_home
 from supervisor.datacenter.methods.registry import RpcError, method
 from supervisor.datacenter.render import render_user
 from supervisor.datacenter.srp import Challenge, Password
@@ -26,6 +27,7 @@ def send_code(call: Call) -> Any:
         raise RpcError(400, "PHONE_NUMBER_INVALID")
     if account.sign_in_error is not None:
         raise RpcError(*account.sign_in_error)
+    check_home(call, account, "PHONE")
     kind = raw.types.auth.SentCodeTypeApp(length=len(account.code))
     following = raw.types.auth.CodeTypeSms() if account.code_by_sms_after is not None else None
     return _code_sent(call, account, kind, following)
@@ -54,6 +56,7 @@ def sign_in(call: Call) -> Any:
     account = call.engine.world.by_phone(query.phone_number)
     if account is None:
         raise RpcError(400, "PHONE_NUMBER_INVALID")
+    check_home(call, account, "PHONE")
     if not query.phone_code:
         raise RpcError(400, "PHONE_CODE_EMPTY")
     if not account.code_hash or query.phone_code_hash != account.code_hash:
@@ -116,6 +119,7 @@ def _coded(call: Call) -> Account:
     account = call.engine.world.by_phone(call.query.phone_number)
     if account is None:
         raise RpcError(400, "PHONE_NUMBER_INVALID")
+    check_home(call, account, "PHONE")
     if not account.code_hash or call.query.phone_code_hash != account.code_hash:
         raise RpcError(400, "PHONE_CODE_EXPIRED")
     return account

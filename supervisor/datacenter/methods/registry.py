@@ -12,6 +12,7 @@ Method = Callable[["Call"], Any]
 
 METHODS: dict[str, Method] = {}
 WITHOUT_ACCOUNT: set[str] = set()
+ANYWHERE: set[str] = set()
 
 
 class RpcError(Exception):
@@ -22,13 +23,18 @@ class RpcError(Exception):
         self.code, self.text = code, text
 
 
-def method(name: str, *, without_account: bool = False) -> Callable[[Method], Method]:
-    """Serve `name`; with `without_account` also to keys on which nobody is signed in."""
+def method(name: str, *, without_account: bool = False, anywhere: bool = False) -> Callable[[Method], Method]:
+    """Serve `name`; with `without_account` also to keys on which nobody is signed in.
+
+    With `anywhere` it is served on another datacenter than the account's home, too.
+    """
 
     def register(function: Method) -> Method:
         METHODS[name] = function
         if without_account:
             WITHOUT_ACCOUNT.add(name)
+        if anywhere:
+            ANYWHERE.add(name)
         return function
 
     return register
