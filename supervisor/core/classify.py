@@ -64,7 +64,11 @@ class _Table:
 
 
 def classify(
-    evidence: Evidence, *, overrides: Mapping[str, Override] = NO_OVERRIDES, signing_in: bool = False
+    evidence: Evidence,
+    *,
+    overrides: Mapping[str, Override] = NO_OVERRIDES,
+    signing_in: bool = False,
+    in_a_row: int | None = None,
 ) -> Failure:
     """Judge one failure.
 
@@ -77,8 +81,10 @@ def classify(
         overrides: the operator's own rows (`[classify]`), by id as it was sent or as the table spells it; by
             code (``"500"``, ``"-404"``) for what no row names. They come before the table.
         signing_in: whether the failing call is a step of signing in; some ids then mean something else.
+        in_a_row: how often the same has been met by now without anything that worked in between; some failures
+            mean less the first times, or more at last. None where nobody counts: what the row says by itself.
     """
-    return _judge(evidence, overrides, signing_in=signing_in, by_name=False)
+    return _judge(evidence, overrides, signing_in=signing_in, in_a_row=in_a_row, by_name=False)
 
 
 def lookup(
@@ -94,7 +100,7 @@ def lookup(
         overrides: see `classify`.
         signing_in: see `classify`.
     """
-    return _judge(_imagined(text), overrides, signing_in=signing_in, by_name=True)
+    return _judge(_imagined(text), overrides, signing_in=signing_in, in_a_row=None, by_name=True)
 
 
 @cache
@@ -113,13 +119,18 @@ def is_frozen(error_id: str | None) -> bool:
 
 
 def _judge(
-    evidence: Evidence, overrides: Mapping[str, Override], *, signing_in: bool, by_name: bool
+    evidence: Evidence,
+    overrides: Mapping[str, Override],
+    *,
+    signing_in: bool,
+    in_a_row: int | None,
+    by_name: bool,
 ) -> Failure:
     row, number = _find(evidence)
     error_id = _spelling(evidence, row)
     key = _overriding(evidence, row, error_id, overrides)
     if key is None:
-        condition, verdict = _verdict(row, evidence, signing_in=signing_in)
+        condition, verdict = _verdict(row, evidence, signing_in=signing_in, in_a_row=in_a_row)
         why = _reason(row, condition)
     else:
         verdict, why = overrides[key], f"[classify] {key}"
@@ -209,13 +220,23 @@ def _overriding(
     return next((key for key in keys if key in overrides), None)
 
 
-def _verdict(row: _Row, evidence: Evidence, *, signing_in: bool) -> tuple[str, Override]:
+def _verdict(
+    row: _Row, evidence: Evidence, *, signing_in: bool, in_a_row: int | None
+) -> tuple[str, Override]:
     method = (evidence.method or "").rpartition(".")[2].lower()
     holds = {"login": signing_in, "call": not signing_in, "proxied": evidence.path != "direct"}
     for condition, verdict in row.when:
-        if holds.get(condition, condition.lower() == method):
+        if holds.get(condition, condition.lower() == method) or _counts(condition, in_a_row):
             return condition, verdict
     return "", row.verdict
+
+
+def _counts(condition: str, in_a_row: int | None) -> bool:
+    """Whether a condition on the count holds: ``first_2`` the first two times in a row, ``from_3`` from the third on."""
+    word, _, number = condition.partition("_")
+    if in_a_row is None or not number.isdecimal():
+        return False
+    return in_a_row <= int(number) if word == "first" else word == "from" and in_a_row >= int(number)
 
 
 def _reason(row: _Row, condition: str) -> str:

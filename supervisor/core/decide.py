@@ -6,7 +6,9 @@ else (`for_incident`) against the incident. Time and jitter are arguments.
 
 from __future__ import annotations
 
-from supervisor.core.failure import Action, Decision, Failure, Kind, Policy, Remedy, Result, Source
+from dataclasses import replace
+
+from supervisor.core.failure import Action, Decision, Failure, Kind, Policy, Remedy, Result, Scope, Source
 from supervisor.core.incident import Incident
 
 # The first of these in an incident starts at once (PRODUCT "Delays").
@@ -54,6 +56,18 @@ def for_call(failure: Failure, resends: int, policy: Policy, jitter: float) -> D
     else:
         delay = backoff(policy, resends, jitter)
     return Decision(remedy, delay, resends + 1, policy.max_retries, Result.RETRYING)
+
+
+def confined(failure: Failure) -> Failure:
+    """The failure as one that concerns its call alone: the account's own link and session are not what failed."""
+    if failure.scope is Scope.CALL:
+        return failure
+    remedy = failure.remedy
+    if remedy.action in _AT_ONCE:
+        remedy = Remedy.RETRY  # the call's next sending makes what it needs anew: a connection, another key
+    elif remedy is Remedy.FAIL:
+        remedy = Remedy.RAISE
+    return replace(failure, scope=Scope.CALL, remedy=remedy)
 
 
 def for_incident(

@@ -53,8 +53,8 @@ class Incident:
         """An attempt failed: the next delay for this kind is longer."""
         return replace(self, backoff=self.backoff | {kind: self.backoff.get(kind, 0) + 1})
 
-    def closed(self, outcome: Result, now: float, mono: float) -> Incident:
-        """It is over."""
+    def closed(self, outcome: Result | None, now: float, mono: float) -> Incident:
+        """It is over; `outcome` None if a person ended it."""
         return replace(self, closed_at=now, ended=mono, outcome=outcome)
 
     def reopened(self, now: float, mono: float) -> Incident:

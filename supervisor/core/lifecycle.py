@@ -186,7 +186,14 @@ class Log:
     duration: float | None = None
 
 
-Effect = Attempt | Delay | AwaitPath | CloseLink | HoldCalls | ReleaseCalls | RefuseCalls | Log
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The incident is over by a person's word: it has neither recovered nor failed."""
+
+    incident: Incident
+
+
+Effect = Attempt | Delay | AwaitPath | CloseLink | HoldCalls | ReleaseCalls | RefuseCalls | Log | GiveUp
 Step = tuple[Life, tuple[Effect, ...]]
 
 # --- transitions --------------------------------------------------------------------------------------
@@ -245,7 +252,10 @@ def _act(life: Life, event: Failed, moment: Moment) -> Step:
     """Decide about a failure of the open incident, and order what is decided."""
     failure, incident = event.failure, life.incident
     assert incident is not None
-    policy = life.rules.policies.get(failure.kind, life.rules.policies[Kind.UNKNOWN])
+    # A flood wait that names no seconds is a rate limit: nobody knows how long, and at once makes it worse.
+    unnamed = failure.kind is Kind.FLOOD_WAIT and failure.wait is None
+    kind = Kind.RATE_LIMIT if unnamed else failure.kind
+    policy = life.rules.policies.get(kind, life.rules.policies[Kind.UNKNOWN])
     verify = life.state is State.ONLINE and needs_proof(failure)  # an attempt's own failure is proof enough
     life = replace(life, last_failure=failure)
     if failure.remedy is Remedy.RELOGIN and not life.rules.can_relogin and not verify:
@@ -293,7 +303,8 @@ def _carry_on(life: Life, event: Failed, decision: Decision, moment: Moment) -> 
 def _suspend(life: Life, event: Failed, decision: Decision, moment: Moment) -> Step:
     incident = life.incident
     assert incident is not None
-    delay = decision.delay or backoff(HALF_OPEN, life.probes, moment.jitter)
+    due = backoff(HALF_OPEN, life.probes, moment.jitter)
+    delay = decision.delay or max(event.failure.wait or 0.0, due)  # no probe under a wait that Telegram demanded
     life = replace(
         _enter(life, State.SUSPENDED, moment),
         retry_at=moment.now + delay,
@@ -315,9 +326,7 @@ def _probe_failed(life: Life, event: Event, moment: Moment) -> Step:
         return _end(life, event, Result.FAILED, moment)
     if event.failure.remedy is Remedy.RELOGIN and not life.rules.can_relogin:
         return _end(life, event, Result.NEEDS_LOGIN, moment)
-    wait = event.failure.wait
-    delay = max(wait, backoff(HALF_OPEN, life.probes, moment.jitter)) if wait else 0.0
-    decision = Decision(Remedy.FAIL, delay, life.probes, 0, Result.SUSPENDED)
+    decision = Decision(Remedy.FAIL, 0.0, life.probes, 0, Result.SUSPENDED)
     return _suspend(life, event, decision, moment)
 
 
@@ -342,7 +351,11 @@ def _path_back(life: Life, event: Event, _moment: Moment) -> Step:
 
 
 def _pause(life: Life, _event: Event, moment: Moment) -> Step:
-    return replace(_enter(life, State.PAUSED, moment), retry_at=None), (CloseLink(), RefuseCalls())
+    """A person's word ends the incident: how long they leave it paused is no time to recover."""
+    effects: list[Effect] = [CloseLink(), RefuseCalls()]
+    if life.incident is not None and life.incident.is_open:
+        effects.append(GiveUp(life.incident.closed(None, moment.now, moment.mono)))
+    return replace(_enter(life, State.PAUSED, moment), incident=None, retry_at=None), tuple(effects)
 
 
 def _retry(life: Life, _event: Event, moment: Moment) -> Step:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.decide import backoff, for_call, for_incident, needs_proof
+from supervisor.core.decide import backoff, confined, for_call, for_incident, needs_proof
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
@@ -217,3 +219,23 @@ def test_a_failure_shows_itself_by_kind_and_id() -> None:
     """As it was sent; by its message where there is no id. This is what AccountUnavailable tells."""
     flood = Failure(Kind.FLOOD_WAIT, Scope.CALL, Remedy.WAIT, Evidence(Source.RPC, "wait", "FLOOD_WAIT_35"))
     assert (str(flood), str(failure())) == ("flood_wait: FLOOD_WAIT_35", "connection: it failed")
+
+
+@pytest.mark.parametrize(
+    ("scope", "remedy", "confined_to"),
+    [
+        (Scope.SESSION, Remedy.RECONNECT, Remedy.RETRY),
+        (Scope.PATH, Remedy.ROTATE_PROXY, Remedy.RETRY),
+        (Scope.SESSION, Remedy.RELOGIN, Remedy.RETRY),
+        (Scope.ACCOUNT, Remedy.FAIL, Remedy.RAISE),
+        (Scope.SESSION, Remedy.WAIT, Remedy.WAIT),
+        (Scope.SESSION, Remedy.RAISE, Remedy.RAISE),
+        (Scope.CALL, Remedy.FAIL, Remedy.FAIL),
+    ],
+)
+def test_a_failure_elsewhere_is_confined_to_its_call(
+    scope: Scope, remedy: Remedy, confined_to: Remedy
+) -> None:
+    """What would have the account reconnect, rotate or sign in becomes a repeat; what would end it is raised."""
+    failure = Failure(Kind.CONNECTION, scope, remedy, Evidence(Source.SOCKET, "lost"))
+    assert confined(failure) == replace(failure, scope=Scope.CALL, remedy=confined_to)

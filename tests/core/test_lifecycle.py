@@ -31,6 +31,7 @@ from supervisor.core.lifecycle import (
     Effect,
     Event,
     Failed,
+    GiveUp,
     HoldCalls,
     Life,
     Log,
@@ -484,17 +485,31 @@ def test_a_suspended_account_whose_path_breaks_stays_suspended() -> None:
 
 
 def test_a_paused_account_leaves_the_network_until_it_is_resumed() -> None:
-    """Late news is ignored; resuming is a start, and keeps the incident with its caps anew."""
-    script = online().do(Failed(LOST), Failed(LOST), Failed(LOST))
+    """Late news is ignored; resuming is a start."""
+    script = online()
     assert script(Pause()) == (CloseLink(), RefuseCalls())
     assert (script.state, script.life.retry_at) == (State.PAUSED, None)
     for late in (Proved("direct"), Failed(LOST), DelayOver(), PathBack()):
         assert script(late) == ()
     assert script(Retry()) == (HoldCalls(), Attempt(Action.RECONNECT))
     assert script.state is State.STARTING
-    assert script.life.incident is not None
-    assert script.life.incident.is_open
-    assert script.life.incident.attempts == {}
+
+
+def test_a_pause_closes_the_incident_that_is_open() -> None:
+    """By a person's word: it counts as neither recovered nor failed, and what comes after it is another."""
+    script = online().do(Failed(LOST), Failed(LOST), Failed(LOST))
+    before = script.life.incident
+    *_, given_up = script(Pause(), after=5.0)
+    assert isinstance(given_up, GiveUp)
+    assert before is not None
+    assert given_up.incident.id == before.id
+    assert (given_up.incident.outcome, given_up.incident.is_open) == (None, False)
+    assert given_up.incident.closed_at is not None
+    assert script(Retry(), after=3600.0) == (HoldCalls(), Attempt(Action.RECONNECT))
+    assert script(Proved("direct")) == (ReleaseCalls(),)
+    log = logged(script(Failed(LOST)))
+    assert (log.attempt, log.incident.failures, log.incident.backoff) == (1, 1, {})
+    assert log.incident.id != before.id
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.NEEDS_LOGIN, State.SUSPENDED, State.RECOVERING])
@@ -668,3 +683,25 @@ def test_another_path_that_answers_is_moved_to() -> None:
     """An account that waits for its dead proxy goes to another of its pool that is back first."""
     waiting = online().do(Failed(LOST), Failed(LOST, path_broken=True))
     assert waiting(PathBack(elsewhere=True)) == (Attempt(Action.ROTATE_PROXY),)
+
+
+def test_a_flood_wait_that_names_no_seconds_is_not_tried_again_at_once() -> None:
+    """An attempt that meets one waits as for a rate limit, longer each time."""
+    script = online().do(Failed(LOST))
+    unnamed = failure(Kind.FLOOD_WAIT, Remedy.RAISE)
+    for delay in (30.0, 60.0, 120.0, 240.0, 300.0):
+        assert script(Failed(unnamed))[-1] == Delay(delay)
+        script(DelayOver(), after=delay)
+    script(Failed(unnamed))
+    assert script.state is State.SUSPENDED
+
+
+def test_an_account_suspended_under_a_flood_wait_is_not_probed_before_it_is_over() -> None:
+    """At the cap too what Telegram demands comes before the schedule of the probes."""
+    script = online().do(Failed(LOST))
+    flooded = failure(Kind.FLOOD_WAIT, Remedy.WAIT, wait=500.0)
+    for _ in range(5):
+        script(Failed(flooded))
+        script(DelayOver(), after=500.0)
+    assert script(Failed(flooded))[-1] == Delay(500.0)
+    assert script.state is State.SUSPENDED
