@@ -10,6 +10,8 @@ import tomllib
 from bisect import bisect_right
 
 KeyPath = tuple[str | int, ...]  # keys, and indexes into arrays
+# Keys in one path whose lines are kept; below stands nothing that we know, and a.a.a… would fill the memory.
+DEEPEST = 32
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY = re.compile(r"""[ \t]*(?:([A-Za-z0-9_-]+)|"((?:[^"\\]|\\.)*)"|'([^']*)')[ \t]*""")
@@ -54,7 +56,7 @@ class _Scanner:
         line = self._line()
         array = self.text.startswith("[[", self.at)
         self.at += 2 if array else 1
-        *parents, last = self._key()
+        *parents, last = self._key()[:DEEPEST]
         self.at += 2 if array else 1
         path: KeyPath = ()
         for part in parents:
@@ -75,7 +77,7 @@ class _Scanner:
     def _pair(self, table: KeyPath) -> None:
         line = self._line()
         path = table
-        for part in self._key():
+        for part in self._key()[:DEEPEST]:
             path = (*path, part)
             self.lines.setdefault(path, line)
         self.at += 1  # =

@@ -10,13 +10,12 @@ import asyncio
 import ipaddress
 import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from supervisor.core.failure import Evidence, Source
+from supervisor.deadlines import deadline
 from supervisor.ports import LinkFailed
 from supervisor.telegram import evidence
 
@@ -84,29 +83,6 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """`asyncio.timeout` that gives what lies in the socket's buffer its turn before it strikes.
-
-    After our own loop stood still, the timer and the answer come due in the same pass; the answer wins.
-
-    Args:
-        seconds: how long the body may take.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as limit:
-        # One pass of the loop reads sockets, then fires this timer; the next resumes the waiting task, then
-        # cancels it if it still waits. asyncio.timeout by itself would cancel it in the first.
-        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time()))
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
 async def dial(route: Route, timeout: float) -> socket.socket:
     """Connect a TCP socket to the datacenter, through the route's proxy where it has one.
 
@@ -128,12 +104,19 @@ async def dial(route: Route, timeout: float) -> socket.socket:
         sock.close()
         if not isinstance(exc, Exception):
             raise
-        if _is_deadline(exc):
-            doing = f"{proxy.scheme} handshake with {proxy.where}"
-            raise LinkFailed(_timed_out(route, timeout, "proxy", doing, exc)) from exc
-        found = evidence.from_exception(exc, step="proxy", path=route.path, where=proxy.where, through=True)
-        raise LinkFailed(found) from exc
+        raise LinkFailed(_refusal(exc, route, proxy, timeout)) from exc
     return sock
+
+
+def _refusal(exc: Exception, route: Route, proxy: ProxyAddress, timeout: float) -> Evidence:
+    """What a handshake that failed says of the proxy; the first cause names where it is and what it said."""
+    if _is_deadline(exc):
+        doing = f"{proxy.scheme} handshake with {proxy.where}"
+        found = _timed_out(route, timeout, "proxy", doing, exc)
+    else:
+        found = evidence.from_exception(exc, step="proxy", path=route.path, where=proxy.where, through=True)
+    said = found.message.removeprefix(f"proxy {route.path}: ")
+    return replace(found, cause=(f"{proxy.scheme} proxy {proxy.where}: {said}", *found.cause))
 
 
 # --- TCP ---------------------------------------------------------------------------------------------------
@@ -200,13 +183,16 @@ async def _connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> so
     return sock
 
 
+_OUR_DEADLINE = ("TimeoutError", "CancelledError")  # how asyncio spells it; the message has the words
+
+
 def _is_deadline(exc: BaseException) -> bool:
     return isinstance(exc, TimeoutError) and exc.errno is None  # with an errno it is the kernel's ETIMEDOUT
 
 
 def _timed_out(route: Route, timeout: float, step: str, doing: str, exc: BaseException) -> Evidence:
     message = f"timed out after {timeout:g} s: {doing}"
-    cause = evidence.causes(exc)
+    cause = tuple(line for line in evidence.causes(exc) if line not in _OUR_DEADLINE)
     if route.proxy is None:
         return Evidence(Source.SOCKET, message, step=step, path=route.path, cause=cause)
     return Evidence(Source.PROXY, f"proxy {route.path}: {message}", step=step, path=route.path, cause=cause)

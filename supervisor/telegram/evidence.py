@@ -10,12 +10,14 @@ import errno
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from supervisor import frames
 from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
 
+MAX_MESSAGE = 600  # characters; an id of Telegram's is at most 64
 MAX_CAUSES = 10
 MAX_CAUSE_TEXT = 300
 MAX_TRACEBACK = 8_000  # characters; the end, which names the error, is kept
@@ -106,19 +108,27 @@ def from_code(exc: BaseException, *, step: str | None = None, path: str = "direc
     reading = _read(exc, None, path)
     if reading.source is not Source.RPC:
         reading = _code(exc)
-    return _evidence(reading, exc, step=step, path=path)
+    seen = _evidence(reading, exc, step=step, path=path)
+    return replace(seen, cause=(*seen.cause, *_places(exc)), traceback=_traceback(exc))
 
 
 def causes(exc: BaseException) -> tuple[str, ...]:
     """The chain of an exception, outermost first, each as ``Type: text``; scrubbed and bounded."""
-    chain: list[str] = []
-    seen: set[int] = set()
+    return tuple(_told(_titled(link), MAX_CAUSE_TEXT) for link in _chain(exc))
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    chain: dict[int, BaseException] = {}
     link: BaseException | None = exc
-    while link is not None and id(link) not in seen and len(chain) < MAX_CAUSES:
-        seen.add(id(link))
-        chain.append(_shorten(scrub(_titled(link)), MAX_CAUSE_TEXT))
+    while link is not None and id(link) not in chain and len(chain) < MAX_CAUSES:
+        chain[id(link)] = link
         link = _behind(link)
-    return tuple(chain)
+    return list(chain.values())
+
+
+def _places(exc: BaseException) -> tuple[str, ...]:
+    """Where in the bot's own code it came from, outermost first; of the chain, as near to the first cause as it goes."""
+    return next((tuple(places) for link in reversed(_chain(exc)) if (places := frames.of(link))), ())
 
 
 # --- secrets -----------------------------------------------------------------------------------------------
@@ -154,8 +164,8 @@ def _evidence(
     wanted = exc is not None and reading.source in (Source.CODE, Source.STORAGE)
     return Evidence(
         source=reading.source,
-        message=scrub(reading.message),
-        error_id=reading.error_id,
+        message=_told(reading.message, MAX_MESSAGE),
+        error_id=None if reading.error_id is None else _told(reading.error_id, MAX_CAUSE_TEXT),
         code=reading.code,
         method=reading.method,
         peer=peer,
@@ -169,12 +179,29 @@ def _evidence(
 
 def _traceback(exc: BaseException) -> str:
     text = "".join(traceback.TracebackException.from_exception(exc, limit=-MAX_FRAMES, compact=True).format())
-    text = scrub(text)
-    return text if len(text) <= MAX_TRACEBACK else "…" + text[1 - MAX_TRACEBACK :]
+    return _told(text, MAX_TRACEBACK, keep_end=True)
 
 
-def _shorten(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+# The longest form of a secret, an auth key as Python shows bytes.
+_LONGEST_SECRET = 4 * 256
+
+
+def _told(text: str, limit: int, *, keep_end: bool = False) -> str:
+    """The text as it is kept: scrubbed, of bounded length, and such as can be written down.
+
+    What is far too long is cut before it is looked at, and again by what the first cut may have halved: half a
+    secret is not recognised.
+    """
+    most = 4 * limit + 2 * _LONGEST_SECRET
+    is_cut = len(text) > most
+    if is_cut:
+        text = text[-most:] if keep_end else text[:most]
+    text = scrub(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    if is_cut:
+        text = text[_LONGEST_SECRET:] if keep_end else text[:-_LONGEST_SECRET]
+    elif len(text) <= limit:
+        return text
+    return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
 
 
 def _titled(exc: BaseException) -> str:
@@ -217,13 +244,11 @@ def _read(exc: BaseException, where: str | None, path: str) -> _Reading:
 
 
 def _code(exc: BaseException, *_: object) -> _Reading:
-    return _Reading(
-        Source.CODE, _shorten(scrub(_titled(exc)), MAX_CAUSE_TEXT)
-    )  # cut first, half a token stays
+    return _Reading(Source.CODE, _told(_titled(exc), MAX_CAUSE_TEXT))
 
 
 _QUOTED = re.compile(
-    r"\[(-?\d+) (.*)\]", re.DOTALL
+    r"\[(-?\d{1,10}) (.*)\]", re.DOTALL
 )  # how both libraries hold an id that is not in their tables
 _CAUSED_BY = re.compile(r'\(caused by "([^"]*)"\)$')
 
@@ -282,11 +307,16 @@ _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # 
 
 
 def _is_ours(exc: BaseException) -> bool:
-    return isinstance(exc, OSError) and exc.errno in _OURS
+    return isinstance(exc, OSError) and _number(exc.errno) in _OURS
+
+
+def _number(found: object) -> int | None:
+    """A code as exceptions carry it; anybody may raise them with anything instead."""
+    return int(found) if isinstance(found, int) else None
 
 
 def _read_os(exc: Any, where: str | None, _path: str) -> _Reading:
-    words = _WORDS.get(exc.errno)
+    words = _WORDS.get(_number(exc.errno) or 0)
     if words is not None:
         return _Reading(Source.SOCKET, words.format(where or "the peer"))
     if isinstance(exc, ConnectionError):
@@ -312,14 +342,14 @@ def _read_tls(exc: BaseException, where: str | None, _path: str) -> _Reading:
 
 # What python-socks and PySocks say where SOCKS has no reply code, and how we put it.
 _REFUSALS = {
-    "Username and password authentication failure": "authentication failed",
-    "SOCKS5 authentication failed": "authentication failed",
+    "Username and password authentication failure": "wrong user or password",
+    "SOCKS5 authentication failed": "wrong user or password",
     "No acceptable authentication methods were offered": "no acceptable authentication method",
     "All offered SOCKS5 authentication methods were rejected": "no acceptable authentication method",
     "Connection closed unexpectedly": CLOSED,
 }
 _AUTHENTICATION_CODES = (0x5C, 0x5D, 407)  # SOCKS4: identd; HTTP
-_AUTHENTICATION_TEXTS = ("authentication failed", "no acceptable authentication method")
+_AUTHENTICATION_TEXTS = ("wrong user or password", "no acceptable authentication method")
 _FOREIGN_METHOD = re.compile(r"Unexpected SOCKS authentication method: (\d+)")
 
 
@@ -357,12 +387,12 @@ def _read_python_socks(exc: Any, _where: str | None, path: str) -> _Reading:
     text = _text(exc)
     if isinstance(exc, OSError):  # its timeout and its failed connect to the proxy
         return _Reading(Source.PROXY, f"{_proxy(path)}: {text}")
-    code = getattr(exc, "error_code", None)
+    code = _number(getattr(exc, "error_code", None))
     if code is None:
         code, text = _split_reply(text)
         return _refusal(path, "socks", code, text)
-    words = text.removeprefix(f"{code:d} ")  # "407 Proxy Authentication Required"; SOCKS replies come without
-    return _refusal(path, "socks" if words == text else "http", int(code), words)
+    words = text.removeprefix(f"{code} ")  # "407 Proxy Authentication Required"; SOCKS replies come without
+    return _refusal(path, "socks" if words == text else "http", code, words)
 
 
 def _read_pysocks(exc: Any, where: str | None, path: str) -> _Reading:

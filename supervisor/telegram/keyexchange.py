@@ -14,17 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha1
-from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import gmpy2
 
 from supervisor.config.rsakey import public_numbers
+from supervisor.core.decide import KEY_NOT_FOUND
 from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
 from supervisor.telegram.arithmetic import MARGIN, dh_client, factorise, workshop
 from supervisor.telegram.evidence import causes, from_exception
+from supervisor.telegram.packets import BadObject, Reader, read_object
 from supervisor.telegram.wire import Inbox, Wire, WireClosed, message_id, plain_body, plain_packet
 
 STEP = "key exchange"
@@ -176,7 +177,7 @@ class KeyExchange:
         if not encrypted or len(encrypted) % 16:
             raise ExchangeError(f"an encrypted answer of {len(encrypted)} bytes")
         plain = self._tl.decrypt(encrypted, *self._aes)
-        stream = _Strict(plain[20:])
+        stream = Reader(plain[20:])
         inner = self._read_stream(stream, self._tl.ServerDHInnerData)
         size = stream.tell()
         if (
@@ -233,15 +234,18 @@ class KeyExchange:
         return bytes(obj.write())
 
     def _read(self, body: bytes, *allowed: type[Any]) -> Any:
-        return self._read_stream(_Strict(body), *allowed)
+        return self._read_stream(Reader(body), *allowed)
 
-    def _read_stream(self, stream: _Strict, *allowed: type[Any]) -> Any:
-        number = int.from_bytes(stream.read(4), "little")
-        found = next((cls for cls in allowed if number == cls.ID), None)
-        if found is None:
-            names = " or ".join(cls.__name__ for cls in allowed)
-            raise ExchangeError(f"the answer to {self.asked} is {number:#010x}, not {names}")
-        answer = found.read(stream)
+    def _read_stream(self, stream: Reader, *allowed: type[Any]) -> Any:
+        try:
+            number = int.from_bytes(stream.read(4), "little")
+            found = next((cls for cls in allowed if number == cls.ID), None)
+            if found is None:
+                names = " or ".join(cls.__name__ for cls in allowed)
+                raise ExchangeError(f"the answer to {self.asked} is {number:#010x}, not {names}")
+            answer = read_object(found.read, stream)
+        except BadObject as error:
+            raise ExchangeError(f"the answer to {self.asked} cannot be read: {error}") from error
         self._same("nonce", answer.nonce, self._nonce)
         if self._server_nonce:
             self._same("server_nonce", answer.server_nonce, self._server_nonce)
@@ -262,7 +266,8 @@ async def create_auth_key(wire: Wire, *, public_keys: Sequence[PublicKey], timeo
     Args:
         wire: a dialled connection, over which nothing was sent.
         public_keys: the RSA keys that the server may have.
-        timeout: seconds that the server may take for all its answers together; our arithmetic does not count.
+        timeout: seconds that the server may take for each of its answers (three, and one for each dh_gen_retry):
+            a link that is slow is no link that is silent. Our arithmetic does not count.
 
     Raises:
         LinkFailed: no key was made; with the evidence.
@@ -287,14 +292,11 @@ async def _exchange(wire: Wire, inbox: Inbox, public_keys: Sequence[PublicKey], 
     exchange = KeyExchange(public_keys)
     answer: bytes | AuthKey = exchange.start()
     sent_id = 0
-    left = timeout
     try:
         while not isinstance(answer, AuthKey):
             sent_id = message_id(time.time(), sent_id)
             wire.send(plain_packet(answer, sent_id))
-            asked_at = loop.time()
-            packet = await inbox.get(left)
-            left = max(0.0, left - (loop.time() - asked_at))
+            packet = await inbox.get(timeout)
             answer = await loop.run_in_executor(workshop(), exchange.feed, plain_body(packet), time.time())
     except LinkFailed as exc:
         raise _lost(exc.evidence, exchange.asked) from exc
@@ -311,6 +313,9 @@ async def _exchange(wire: Wire, inbox: Inbox, public_keys: Sequence[PublicKey], 
 
 
 def _lost(found: Evidence, asked: str) -> LinkFailed:
+    if found.source is Source.TRANSPORT and found.code == KEY_NOT_FOUND:
+        # Elsewhere it says that our key is unknown. Here there is none yet: it is this exchange that is not known.
+        found = replace(found, source=Source.PROTOCOL)
     return LinkFailed(replace(found, step=STEP, context=(*found.context, ("asked", asked))))
 
 
@@ -373,16 +378,6 @@ def _tl_bytes(data: bytes) -> bytes:
 
 
 # --- the library's part ------------------------------------------------------------------------------------
-
-
-class _Strict(BytesIO):
-    """Raises where the libraries read past the end: their vector would count to 2^31 on a forged resPQ."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        got = super().read(size)
-        if size is not None and len(got) < size:
-            raise ExchangeError("an answer that ends too early")
-        return got
 
 
 @cache

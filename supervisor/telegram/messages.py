@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+# Acknowledgements are gathered: at most so many, for at most so long.
+ACKS_AT_ONCE = 16
+ACKS_AFTER = 1.0
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -96,3 +101,39 @@ class Numbers:
     def oldest(self, lifetime: float) -> int:
         """The msg_id of so many seconds ago."""
         return int((self.server_time() - lifetime) * (1 << 32))
+
+
+class Acks:
+    """Acknowledgements that are gathered before they are sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, send: Callable[[list[int]], None]) -> None:
+        """Begin with none; `send` acknowledges messages of the server over the present link."""
+        self._loop = loop
+        self._send = send
+        self._msg_ids: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, msg_id: int) -> None:
+        """Acknowledge a message, soon."""
+        self._msg_ids.append(msg_id)
+        if len(self._msg_ids) >= ACKS_AT_ONCE:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(ACKS_AFTER, self.flush)
+
+    def flush(self) -> None:
+        """Acknowledge what has been gathered, now."""
+        self.stop()
+        if self._msg_ids:
+            msg_ids, self._msg_ids = self._msg_ids, []
+            self._send(msg_ids)
+
+    def stop(self) -> None:
+        """The link is gone: what has been gathered waits for the next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def clear(self) -> None:
+        """The session is gone, and with it what was to be acknowledged in it."""
+        self._msg_ids.clear()

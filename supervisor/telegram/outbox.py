@@ -18,6 +18,8 @@ from supervisor.telegram.messages import Numbers, Pending
 MSG_ID_LIFETIME = 300.0
 # How often the server may refuse one query unread before its caller hears of it.
 REFUSALS = 5
+# The error table's name for what this version of the library cannot read.
+UNREADABLE = "UNREADABLE"
 
 
 class Outbox:
@@ -122,28 +124,33 @@ class Outbox:
 
     # --- refused and lost -----------------------------------------------------------------------------
 
-    def refused(self, msg_id: int) -> bool:
+    def refused(self, msg_id: int, why: str) -> bool:
         """The server refused a message unread: send it again; False if it was no query of ours.
 
         Under a new msg_id, unless an earlier sending may have been accepted: the same one keeps it single.
+
+        Args:
+            msg_id: the message.
+            why: what the server said.
         """
         pending = self._pending.get(msg_id)
         if pending is None:
             return False
         pending.refusals += 1
         if pending.refusals > REFUSALS:
-            self._give_back(pending)
+            self._give_back(pending, why)
         elif pending.may_be_done:
             self._transmit(pending)
         else:
             self._send_anew(pending)
         return True
 
-    def _give_back(self, pending: Pending) -> None:
+    def _give_back(self, pending: Pending, why: str) -> None:
         self._pending.pop(pending.msg_id, None)
         if not pending.future.done():
-            message = f"the server refused {pending.name} {pending.refusals} times"
-            pending.future.set_exception(LinkFailed(Evidence(Source.PROTOCOL, message)))
+            message = f"the server refused {pending.name} {pending.refusals} times: {why}"
+            seen = Evidence(Source.PROTOCOL, message, step="session")
+            pending.future.set_exception(LinkFailed(seen, sent=pending.may_be_done))
 
     def unknown(self, msg_id: int) -> None:
         """The server cannot tell what became of a message."""
@@ -184,6 +191,7 @@ class Outbox:
         pending.link = self._link
         pending.sends += 1
         pending.sent_at = self._loop.time()
+        self._pending[pending.msg_id] = self._pending.pop(pending.msg_id)  # in the order of the last sendings
         self._write(pending)
 
     def _send_anew(self, pending: Pending) -> None:
@@ -198,3 +206,10 @@ class Outbox:
             if not pending.future.done():
                 pending.future.set_exception(SessionGone(sent=pending.may_be_done))
                 pending.future.exception()  # whoever waits for it still gets it; nobody waiting is no fault
+
+
+def unreadable(pending: Pending, why: str) -> LinkFailed:
+    """What the caller gets whose query was answered with something that cannot be read."""
+    message = f"the answer to {pending.name} cannot be read: {why}"
+    seen = Evidence(Source.PROTOCOL, message, UNREADABLE, method=pending.name, step="answer")
+    return LinkFailed(seen, sent=True)

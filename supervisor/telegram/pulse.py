@@ -2,7 +2,7 @@
 
 A quiet link is tested with one small ping after 40 % of `silence_timeout` and given up at 85 %, so that a
 silence is found out within the time-out however it falls. Before that, when an answer is owed and nothing
-at all comes, the link is overdue: nothing more should be written into it.
+at all comes, the link is overdue: it is tested at once, and until it moves nothing more should be written into it.
 """
 
 from __future__ import annotations
@@ -69,9 +69,6 @@ class Pulse:
         if pinged and quiet >= LOST_AT * self._silence:
             return Verdict.LOST
         verdict = Verdict.NOTHING
-        if not pinged and quiet >= PING_AT * self._silence:
-            self._pinged_at = now
-            verdict |= Verdict.PING
         if (
             owed_since is not None
             and not self.overdue
@@ -79,4 +76,8 @@ class Pulse:
         ):
             self.overdue = True
             verdict |= Verdict.OVERDUE
+        # An overdue link is asked at once: if only the one answer was lost, calls need not wait for the rest of the silence.
+        if not pinged and (self.overdue or quiet >= PING_AT * self._silence):
+            self._pinged_at = now
+            verdict |= Verdict.PING
         return verdict

@@ -18,31 +18,35 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
-from io import BytesIO
 from typing import Any
 
 from supervisor.core.failure import Evidence, Source
-from supervisor.ports import LinkEvents, LinkFailed, RpcFailed, SessionGone
+from supervisor.ports import LinkEvents, LinkFailed, RpcFailed
 from supervisor.telegram import evidence as evidences
-from supervisor.telegram.messages import Numbers, Pending, Service, inner_message
-from supervisor.telegram.outbox import Outbox
-from supervisor.telegram.pulse import Pulse, Verdict
+from supervisor.telegram.messages import Acks, Numbers, Pending, Service, inner_message
+from supervisor.telegram.opening import Opening
+from supervisor.telegram.outbox import Outbox, unreadable
+from supervisor.telegram.packets import BadPacket, Opener, Received, Unreadable
+from supervisor.telegram.pulse import Pulse
 from supervisor.telegram.queries import method_name
+from supervisor.telegram.vigil import Vigil
 from supervisor.telegram.wire import Route, Wire, WireClosed
 
-# The greeting ping is repeated, because one that was lost with a half-open connection is found out too late.
-GREETING_PING_EVERY = 0.5
-# Acknowledgements are gathered: at most so many, for at most so long.
-ACKS_AT_ONCE = 16
-ACKS_AFTER = 1.0
-# Undecodable packets in a row that are ignored before the link is given up.
-BAD_PACKETS = 5
+# Packets in a row that are for another session: the one that was left behind has a few under way.
+STRAY_PACKETS = 32
 # Server msg_ids that are remembered to recognise what comes again.
 SEEN_MSG_IDS = 1024
-# How late a timer may fire before the event loop, not the link, is blamed for a silence.
-STALL = 1.0
 # bad_msg_notification codes (core.telegram.org/mtproto/service_messages_about_messages).
 MSG_ID_TOO_LOW, MSG_ID_TOO_HIGH, MSG_TOO_OLD, SEQ_NO_TOO_LOW, SEQ_NO_TOO_HIGH = 16, 17, 20, 32, 33
+WRONG_SALT = 48
+_REFUSALS = {
+    MSG_ID_TOO_LOW: "msg_id too low: our clock is behind",
+    MSG_ID_TOO_HIGH: "msg_id too high: our clock is ahead",
+    MSG_TOO_OLD: "message too old",
+    SEQ_NO_TOO_LOW: "msg_seqno too low",
+    SEQ_NO_TOO_HIGH: "msg_seqno too high",
+    WRONG_SALT: "incorrect server salt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +89,17 @@ class MtprotoSession:
 
         Args:
             events: is told when a link is lost.
-            on_update: is given each update object, in order.
+            on_update: is given each update object, in order; an `Unreadable` for one that cannot be read.
             init_connection: wraps a query into invokeWithLayer and initConnection.
             timings: the bounds of every wait.
         """
         from pyrogram import raw
         from pyrogram.crypto import mtproto
-        from pyrogram.raw.core import FutureSalts, MsgContainer
+        from pyrogram.raw.core import FutureSalts
 
         self._raw: Any = raw
         self._pack: Any = mtproto.pack
-        self._unpack: Any = mtproto.unpack
-        self._container: Any = MsgContainer
+        self._opener = _opener()
         self._no_answer: tuple[type, ...] = (
             FutureSalts,
             raw.types.MsgsAck,
@@ -110,16 +113,11 @@ class MtprotoSession:
         self._loop = asyncio.get_running_loop()
 
         self._wire: Wire | None = None
-        self._up = False  # greeted: queries may leave
         self._route_path = "direct"
-        self._opening: asyncio.Future[None] | None = None
-        self._greeted: asyncio.Future[None] | None = None
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._tick_due = 0.0
-        self._taken = 0  # bytes that the other end had taken at the last look
-        self._pulse = Pulse(timings.silence_timeout)
-        self._bad_packets = 0
-        self._refusals = 0
+        self._opening: Opening | None = None
+        self._vigil: Vigil | None = None
+        self._round_trip = 0.0
+        self._strays = 0
 
         self.auth_key = b""
         self._auth_key_id = b""
@@ -129,8 +127,7 @@ class MtprotoSession:
         self._outbox = Outbox(self._loop, self._numbers, self._write, timings.answer_timeout)
         self.last_answer = 0.0
 
-        self._acks: list[int] = []
-        self._ack_timer: asyncio.TimerHandle | None = None
+        self._acks = Acks(self._loop, self._send_acks)
         self._seen: dict[int, None] = {}  # a set that knows its order
         self._handlers = self._handler_table()
 
@@ -155,7 +152,7 @@ class MtprotoSession:
     @property
     def is_up(self) -> bool:
         """Whether the present link has greeted. Not a proof of anything later: see `LinkEvents`."""
-        return self._up
+        return self._vigil is not None
 
     @property
     def unanswered(self) -> int:
@@ -184,12 +181,11 @@ class MtprotoSession:
         self._adopt(credentials, salt)
         self._wire, self._route_path = wire, route.path
         self._outbox.begin_link()
-        self._taken = 0
-        self._bad_packets = self._refusals = 0
-        opening = self._opening = self._loop.create_future()
+        self._strays = 0
+        opening = self._opening = Opening(route.path, self._ping)
         try:
-            await self._greet()
-            return await self._prove(credentials)
+            self._round_trip = await opening.greet(self._timings.silence_timeout)
+            return await self._prove(opening, credentials)
         except RpcFailed as error:
             self._drop_wire()
             seen = evidences.from_rpc(error.code, error.text, method=error.method, path=route.path)
@@ -199,13 +195,12 @@ class MtprotoSession:
             raise
         finally:
             self._opening = None
-            if opening.done():
-                opening.exception()  # it has been raised through the wait
+            opening.end()
 
     def close(self) -> None:
         """Close the connection; unanswered queries stay pending."""
-        if self._up and self._acks:
-            self._send_acks()
+        if self._vigil is not None:
+            self._acks.flush()
         self._drop_wire()
 
     def give_up(self) -> None:
@@ -220,10 +215,9 @@ class MtprotoSession:
             SessionGone: the session was lost before an answer came.
         """
         pending = self._outbox.make(method_name(query), query.write())
-        if self._up:
+        if self._vigil is not None:
             self._outbox.send(pending)
-            if self._tick_due > pending.sent_at + self._pulse.patience:
-                self._schedule_tick(self._pulse.patience)
+            self._vigil.asked()
         else:
             self._outbox.put_off(pending)
         try:
@@ -249,23 +243,7 @@ class MtprotoSession:
         if salt is not None:
             self._salt = salt
 
-    async def _greet(self) -> None:
-        """Ping until the pong, which also brings salt, clock and session up to date."""
-        self._greeted = self._loop.create_future()
-        begun = self._loop.time()
-        deadline = begun + self._timings.silence_timeout
-        try:
-            while not self._greeted.done():
-                left = deadline - self._loop.time()
-                if left <= 0:
-                    raise self._failed("greeting", f"no pong in {self._timings.silence_timeout:g} s")
-                self._ping()
-                await self._wait(self._greeted, min(GREETING_PING_EVERY, left))
-            self._pulse = Pulse(self._timings.silence_timeout, self._loop.time() - begun)
-        finally:
-            self._greeted = None
-
-    async def _prove(self, credentials: Credentials) -> Greeting:
+    async def _prove(self, opening: Opening, credentials: Credentials) -> Greeting:
         """Have an RPC answered on this link; calls that wait go out behind it."""
         config_query = self._init_connection(
             self._raw.functions.help.GetConfig(), credentials.api_id, self._route_path
@@ -273,68 +251,58 @@ class MtprotoSession:
         first = self._outbox.make("InitConnection", config_query.write())
         self._outbox.send(first)
         try:
-            return await self._proved(first, credentials)
+            return await self._proved(opening, first, credentials)
         finally:
             self._outbox.forget(first)
             if not first.future.cancelled():
                 first.future.exception()  # where both have failed, the other's failure is the one that is told
 
-    async def _proved(self, first: Pending, credentials: Credentials) -> Greeting:
-        raw = self._raw
+    async def _proved(self, opening: Opening, first: Pending, credentials: Credentials) -> Greeting:
+        seconds = self._timings.answer_timeout
         config = None
         if not self._initialized:
-            config = await self._proof(first)
+            config = await opening.answer_to(first, seconds)
             self._initialized = True
-        proof = first
         if credentials.authorized:
-            proof = self._outbox.make("updates.GetState", raw.functions.updates.GetState().write())
+            query = self._raw.functions.updates.GetState()
+            proof = self._outbox.make("updates.GetState", query.write())
             self._outbox.send(proof)
-        self._go_up()
-        state = await self._proof(proof) if proof is not first else None
+            self._go_up()
+            try:
+                state = await opening.answer_to(proof, seconds)
+            finally:
+                self._outbox.forget(proof)
+        else:
+            self._go_up()
+            state = None
         if config is None:
-            config = await self._proof(first)
+            config = await opening.answer_to(first, seconds)
         return Greeting(config, state)
 
-    async def _proof(self, pending: Pending) -> Any:
-        try:
-            await self._wait(pending.future, self._timings.answer_timeout)
-            if not pending.future.done():
-                raise self._failed(
-                    pending.name, f"no answer to {pending.name} in {self._timings.answer_timeout:g} s"
-                )
-            return pending.future.result()
-        except SessionGone as error:
-            raise self._failed(
-                pending.name, f"the session was reset before {pending.name} was answered"
-            ) from error
-        finally:
-            self._outbox.forget(pending)
-
-    async def _wait(self, future: asyncio.Future[Any], seconds: float) -> None:
-        """Wait for `future`, for the loss of the wire (which raises LinkFailed), or for so many seconds."""
-        assert self._opening is not None
-        await asyncio.wait({future, self._opening}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if self._opening.done():
-            self._opening.result()
-
     def _go_up(self) -> None:
-        self._up = True
+        assert self._wire is not None
         self._outbox.send_again()
-        self._schedule_tick()
-
-    def _failed(self, step: str, message: str) -> LinkFailed:
-        return LinkFailed(Evidence(Source.SILENCE, message, step=step, path=self._route_path))
+        self._vigil = Vigil(
+            self._wire,
+            self._outbox,
+            Pulse(self._timings.silence_timeout, self._round_trip),
+            self._timings.answer_timeout,
+            ping=self._ping,
+            overdue=self._events.link_overdue,
+            silent=self._silent,
+        )
 
     # --- sending --------------------------------------------------------------------------------------
 
-    def _post(self, query: Any, *, content: bool = False) -> None:
-        """Send a service message that nobody waits for."""
-        seq_no = self._numbers.seq_no(content=content)
-        self._write(Service(inner_message(self._numbers.msg_id(), seq_no, query.write())))
+    def _post(self, query: Any, *, content: bool = False) -> int:
+        """Send a service message that nobody waits for; give its msg_id."""
+        msg_id, seq_no = self._numbers.msg_id(), self._numbers.seq_no(content=content)
+        self._write(Service(inner_message(msg_id, seq_no, query.write())))
+        return msg_id
 
-    def _ping(self) -> None:
+    def _ping(self) -> int:
         ping_id = int.from_bytes(os.urandom(8), "little", signed=True)
-        self._post(self._raw.functions.Ping(ping_id=ping_id))
+        return self._post(self._raw.functions.Ping(ping_id=ping_id))
 
     def _write(self, message: Any) -> None:
         wire = self._wire
@@ -357,32 +325,34 @@ class MtprotoSession:
     def packet_received(self, packet: bytes) -> None:
         """Take one packet from the wire."""
         try:
-            message = self._unpack(
-                BytesIO(packet), self._numbers.session_id, self.auth_key, self._auth_key_id
-            )
-        except Exception as error:  # noqa: BLE001 - whatever the bytes make the parser raise, they are bad bytes
-            self._bad_packet(error)
+            session_id, messages = self._opener.open(packet, self.auth_key, self._auth_key_id)
+        except BadPacket as error:
+            # What is not the server's is not answered (core.telegram.org/mtproto/security_guidelines); what it
+            # should have been, the server sends again over another connection.
+            self._lost(Source.PROTOCOL, f"undecryptable packet: {error}", "packet", evidences.causes(error))
             return
-        self._bad_packets = 0
-        if self._pulse.overdue:
-            self._pulse.overdue = False
+        if session_id != self._numbers.session_id:
+            self._stray()
+            return
+        self._strays = 0
+        if self._vigil is not None and self._vigil.moved():
             self._events.link_answers(self.unanswered)
-        inner = message.body.messages if isinstance(message.body, self._container) else (message,)
-        for each in inner:
-            self._message(each)
+        wire = self._wire
+        for message in messages:
+            if self._wire is not wire:
+                return  # a message before this one has ended the link
+            self._message(message)
 
-    def _bad_packet(self, error: Exception) -> None:
-        self._bad_packets += 1
-        if self._bad_packets >= BAD_PACKETS:
-            text = f"{self._bad_packets} packets in a row could not be read"
-            cause = evidences.causes(error)
-            self.wire_lost(Evidence(Source.PROTOCOL, text, step="packet", path=self._route_path, cause=cause))
+    def _stray(self) -> None:
+        """A packet for a session that is no longer ours, or never was."""
+        self._strays += 1
+        if self._strays >= STRAY_PACKETS:
+            self._lost(Source.PROTOCOL, f"{self._strays} packets in a row were for another session", "packet")
 
-    def _message(self, message: Any) -> None:
-        msg_id = message.msg_id
-        if message.seq_no % 2:
-            self._acknowledge(msg_id)
-        body = message.body
+    def _message(self, message: Received) -> None:
+        msg_id, seq_no, body = message
+        if seq_no % 2:
+            self._acks.add(msg_id)
         handler = self._handlers.get(type(body))
         if handler is not None:
             handler(self, message, body)
@@ -399,11 +369,14 @@ class MtprotoSession:
         return True
 
     def _on_result(self, _message: Any, body: Any) -> None:
-        pending = self._outbox.answered(body.req_msg_id)
+        pending, result = self._outbox.answered(body.req_msg_id), body.result
+        is_error = isinstance(result, self._raw.types.RpcError)
         if pending is None:
-            return
-        result = body.result
-        if isinstance(result, self._raw.types.RpcError):
+            if is_error and self._opening is not None:
+                self._opening.failed(body.req_msg_id, result.error_code, result.error_message)
+        elif isinstance(result, Unreadable):
+            pending.future.set_exception(unreadable(pending, result.why))
+        elif is_error:
             accepted = pending.sends - pending.refusals
             error = RpcFailed(result.error_code, result.error_message, pending.name, accepted)
             pending.future.set_exception(error)
@@ -413,8 +386,8 @@ class MtprotoSession:
 
     def _on_pong(self, message: Any, _body: Any) -> None:
         self._numbers.learn(message.msg_id)
-        if self._greeted is not None and not self._greeted.done():
-            self._greeted.set_result(None)
+        if self._opening is not None:
+            self._opening.ponged()
 
     def _on_new_session(self, message: Any, body: Any) -> None:
         """The server knows nothing of what was sent before first_msg_id in this session."""
@@ -422,11 +395,11 @@ class MtprotoSession:
             return
         self._salt = body.server_salt
         self._outbox.gone_before(body.first_msg_id)
+        self._on_update(body)  # what was to be pushed to the session of before is lost with it
 
     def _on_bad_salt(self, _message: Any, body: Any) -> None:
         self._salt = body.new_server_salt
-        if not self._outbox.refused(body.bad_msg_id):
-            self._greet_again()
+        self._refused(body.bad_msg_id, WRONG_SALT)
 
     def _on_bad_message(self, message: Any, body: Any) -> None:
         """The server refused a message of ours: it was not done, unless it is too old to tell."""
@@ -436,18 +409,31 @@ class MtprotoSession:
         if code == MSG_TOO_OLD:
             self._outbox.unknown(msg_id)
         elif code in (MSG_ID_TOO_HIGH, SEQ_NO_TOO_LOW, SEQ_NO_TOO_HIGH):
-            self._renew_session(msg_id)
-            self._greet_again()
-        elif not self._outbox.refused(msg_id):
-            self._greet_again()
+            self._session_refused(msg_id, code)
+        else:
+            self._refused(msg_id, code)
 
-    def _greet_again(self) -> None:
-        """The greeting ping was refused for its salt, clock or session, which are mended now."""
-        if self._greeted is None or self._greeted.done():
-            return
-        self._refusals += 1
-        if self._refusals <= BAD_PACKETS:
-            self._ping()
+    def _session_refused(self, msg_id: int, code: int) -> None:
+        """No message of this session will be taken any more: its numbers cannot go back."""
+        self._renew_session(msg_id)
+        if not self._greets_again(code):
+            self._lost(Source.PROTOCOL, _refusal(code), "session")
+
+    def _refused(self, msg_id: int, code: int) -> None:
+        """A message was refused unread, for a reason that is mended now."""
+        if not self._outbox.refused(msg_id, _refusal(code)):
+            self._greets_again(code)
+
+    def _greets_again(self, code: int) -> bool:
+        """Whether it was the greeting that was refused; it is repeated, or given up."""
+        opening = self._opening
+        if opening is None or not opening.is_greeting:
+            return False
+        times = opening.refused()
+        if times is not None:
+            message = f"the greeting was refused {times} times: {_refusal(code)}"
+            self._lost(Source.PROTOCOL, message, "greeting")
+        return True
 
     def _on_detailed_info(self, message: Any, body: Any) -> None:
         """An answer exists that was not sent again: ask for it, or say that we have it."""
@@ -455,91 +441,45 @@ class MtprotoSession:
         if wanted in self._outbox or (wanted is None and body.answer_msg_id not in self._seen):
             self._post(self._raw.types.MsgResendReq(msg_ids=[body.answer_msg_id]), content=True)
         else:
-            self._acknowledge(body.answer_msg_id)
+            self._acks.add(body.answer_msg_id)
 
-    # --- acknowledgements -----------------------------------------------------------------------------
-
-    def _acknowledge(self, msg_id: int) -> None:
-        self._acks.append(msg_id)
-        if len(self._acks) >= ACKS_AT_ONCE:
-            self._send_acks()
-        elif self._ack_timer is None:
-            self._ack_timer = self._loop.call_later(ACKS_AFTER, self._send_acks)
-
-    def _send_acks(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
-        if self._acks and self._wire is not None and not self._wire.closed:
-            acks, self._acks = self._acks, []
-            self._post(self._raw.types.MsgsAck(msg_ids=acks))
-
-    # --- silence --------------------------------------------------------------------------------------
-
-    def _schedule_tick(self, after: float | None = None) -> None:
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
-        now = self._loop.time()
-        due = now + after if after is not None else self._next_check(now)
-        self._tick_due = due
-        self._tick_timer = self._loop.call_at(due, self._tick)
-
-    def _next_check(self, now: float) -> float:
-        assert self._wire is not None
-        owed = self._outbox.owed_since
-        due = self._pulse.next_check(now, self._wire.last_received, owed)
-        return due if owed is None else max(now, min(due, owed + self._timings.answer_timeout))
-
-    def _tick(self) -> None:
-        """Test a quiet link with one small ping; give a silent one up; repeat what is long unanswered."""
-        self._tick_timer = None
-        wire, now = self._wire, self._loop.time()
-        if wire is None or not self._up:
-            return
-        if now - self._tick_due > STALL:
-            self._schedule_tick(0.2)  # we stood still, not the link: read what has come before judging
-            return
-        if self._is_still_leaving(wire):
-            self._schedule_tick(STALL)  # the server cannot have answered what it has not got
-            return
-        verdict = self._pulse.judge(now, wire.last_received, self._outbox.owed_since)
-        if Verdict.LOST in verdict:
-            message = f"nothing came from the link for {now - wire.last_received:.1f} s"
-            self.wire_lost(Evidence(Source.SILENCE, message, step="ping", path=self._route_path))
-            return
-        if Verdict.PING in verdict:
-            self._ping()
-        if Verdict.OVERDUE in verdict:
-            self._events.link_overdue()
-        self._outbox.repeat(now - self._timings.answer_timeout)
-        self._schedule_tick()
-
-    def _is_still_leaving(self, wire: Wire) -> bool:
-        """Whether bytes of ours have been moving out since the last look, as a large upload's do for long."""
-        if wire.write_buffer_size == 0:
-            return False
-        before, self._taken = self._taken, wire.taken()
-        return self._taken > before
+    def _send_acks(self, msg_ids: list[int]) -> None:
+        self._post(self._raw.types.MsgsAck(msg_ids=msg_ids))
 
     # --- the end of a link ----------------------------------------------------------------------------
 
+    def _silent(self, seconds: float) -> None:
+        self._lost(Source.SILENCE, f"nothing came from the link for {seconds:.1f} s", "ping")
+
+    def _lost(self, source: Source, message: str, step: str, cause: tuple[str, ...] = ()) -> None:
+        self.wire_lost(Evidence(source, message, step=step, path=self._route_path, cause=cause))
+
     def wire_lost(self, evidence: Evidence) -> None:
         """The wire is gone, or must be given up."""
-        was_up = self._up
+        was_up = self.is_up
         opening = self._opening
         self._drop_wire()
         if opening is not None:
-            if not opening.done():
-                opening.set_exception(LinkFailed(evidence))
+            opening.lost(evidence)
         elif was_up:
             self._events.link_lost(evidence)
 
     def _drop_wire(self) -> None:
-        self._up = False
-        for timer in (self._tick_timer, self._ack_timer):
-            if timer is not None:
-                timer.cancel()
-        self._tick_timer = self._ack_timer = None
+        if self._vigil is not None:
+            self._vigil.stop()
+            self._vigil = None
+        self._acks.stop()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.abort()
+
+
+@functools.cache
+def _opener() -> Opener:
+    """One for all sessions: it keeps nothing of them."""
+    return Opener()
+
+
+def _refusal(code: int) -> str:
+    name = "bad_server_salt" if code == WRONG_SALT else f"bad_msg_notification {code}"
+    return f"{name} ({_REFUSALS[code]})" if code in _REFUSALS else name

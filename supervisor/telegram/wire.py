@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import cast
 
 from supervisor.core.failure import Evidence, Source
+from supervisor.deadlines import deadline
 from supervisor.ports import LinkFailed
-from supervisor.telegram.dial import ProxyAddress, Route, deadline, dial
+from supervisor.telegram.dial import ProxyAddress, Route, dial
 from supervisor.telegram.evidence import from_exception
 
 __all__ = ["FrameError", "Frames", "ProxyAddress", "Route", "Wire", "WireClosed", "frame", "probe"]
@@ -28,6 +31,7 @@ MAX_OUTGOING = (1 << 24) * 4 - 4  # what three bytes of length can say
 PAUSE_AT = 1024 * 1024  # bytes in the write buffer; `drained` waits from here
 RESUME_AT = 256 * 1024
 STALLED_AT = 8 * 1024 * 1024  # bytes in the write buffer; from here on it has to shrink
+WRITE_AT = 64 * 1024  # bytes that are written at once; fewer wait for the others of the same pass of the loop
 
 _ABRIDGED = b"\xef"
 _LONG = 0x7F
@@ -119,12 +123,14 @@ class Wire(asyncio.Protocol):
         "_drained",
         "_frames",
         "_loop",
-        "_prefix",
         "_queued",
         "_stall",
         "_telling",
         "_timeout",
         "_transport",
+        "_unwritten",
+        "_unwritten_size",
+        "_writing",
         "closed",
         "last_received",
         "on_lost",
@@ -150,9 +156,11 @@ class Wire(asyncio.Protocol):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._prefix = _ABRIDGED
         self._frames = Frames()
-        self._queued = 0  # bytes ever handed to the transport
+        self._unwritten: list[bytes] = []  # sent in this pass of the loop
+        self._unwritten_size = 0
+        self._writing: asyncio.Handle | None = None
+        self._queued = 0  # bytes ever sent
         self._stall: asyncio.TimerHandle | None = None
         self._telling: asyncio.Handle | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -190,37 +198,55 @@ class Wire(asyncio.Protocol):
     # --- what its owner does --------------------------------------------------------------------------------
 
     def send(self, packet: bytes) -> None:
-        """Frame and write; never blocks.
+        """Frame it and have it written, in one go with what else is sent in this pass of the loop; never blocks.
 
         Raises:
             WireClosed: the connection is gone.
             ValueError: the packet cannot be framed.
         """
-        transport = self._transport
-        if self.closed or transport is None:
+        if self.closed or self._transport is None:
             raise WireClosed(f"the connection to {self.route.where} is closed")
-        data = frame(packet)
-        if self._prefix:
-            data, self._prefix = self._prefix + data, b""
+        data = frame(packet) if self._queued else _ABRIDGED + frame(packet)
+        self._unwritten.append(data)
+        self._unwritten_size += len(data)
         self._queued += len(data)
+        if self._unwritten_size >= WRITE_AT:
+            self._write()
+        elif self._writing is None:
+            self._writing = self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write what was sent: a system call for each packet would cost more than the rest of its way."""
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        transport, data = self._transport, b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._unwritten_size = 0
+        if self.closed or transport is None or not data:
+            return
         transport.write(data)
         if self.paused and self._stall is None and transport.get_write_buffer_size() > STALLED_AT:
             self._watch_stall()
 
     def abort(self, evidence: Evidence | None = None) -> None:
-        """Close at once; what was not written yet is dropped.
+        """Close at once; what the kernel does not take now is dropped.
 
         Args:
             evidence: why; `on_lost` is then told of it. Without it nobody is told, of nothing.
         """
         if evidence is None and self._telling is not None:
             self._telling.cancel()
+        if self._writing is not None:
+            self._write()  # a last acknowledgement
         self._close(evidence)
 
     @property
     def write_buffer_size(self) -> int:
         """Bytes that wait to be written."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + self._unwritten_size
 
     async def drained(self) -> None:
         """Return when the write buffer is no longer `paused`.
@@ -294,6 +320,7 @@ class Wire(asyncio.Protocol):
             self._stall.cancel()
             self._stall = None
         if self._transport is not None:
+            self._drop_unsent(self._transport)
             self._transport.abort()
         self._wake()
         if found is None:
@@ -302,6 +329,17 @@ class Wire(asyncio.Protocol):
             self.on_lost(found)
         else:
             self._telling = self._loop.call_soon(self.on_lost, found)
+
+    def _drop_unsent(self, transport: asyncio.Transport) -> None:
+        """Have the kernel reset a connection on which bytes are under way.
+
+        It would go on sending them for minutes, beside the next connection; and Telegram may kill a key that sends
+        over two at once (core.telegram.org/api/errors, AUTH_KEY_DUPLICATED).
+        """
+        if self.taken() < self._queued:
+            with suppress(OSError):
+                sock = transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -317,7 +355,7 @@ class Wire(asyncio.Protocol):
             return 0
         try:
             answer = ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
-        except OSError:  # not on this system
+        except (OSError, ValueError):  # not on this system; or a dial that was called off has closed it
             answer = bytes(4)
         return self._queued - self.write_buffer_size - int.from_bytes(answer, sys.byteorder)
 

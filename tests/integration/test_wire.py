@@ -135,6 +135,47 @@ async def test_packets_go_both_ways() -> None:
     assert owner.lost == []
 
 
+async def test_what_is_sent_in_one_pass_of_the_loop_leaves_in_one_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In order, in the next pass; a big packet takes those before it along at once, and an abort does."""
+    heard = bytearray()
+
+    async def listen(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 20):
+            heard.extend(data)
+
+    async with serving(listen) as port:
+        wire = await Owner().dial(direct(port))
+        written: list[int] = []
+        write = wire._transport.write  # type: ignore[union-attr]
+
+        def noting(data: bytes) -> None:
+            written.append(len(data))
+            write(data)
+
+        monkeypatch.setattr(wire._transport, "write", noting)
+        sent = [bytes((n,)) * 8 for n in range(100)]
+        for packet in sent[:98]:
+            wire.send(packet)
+        assert (written, wire.write_buffer_size, wire.taken()) == ([], 1 + 98 * 9, 0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (written, wire.write_buffer_size) == ([1 + 98 * 9], 0)
+        wire.send(sent[98])
+        wire.send(big := bytes(wires.WRITE_AT))
+        assert written == [1 + 98 * 9, 9 + 4 + len(big)]
+        while len(heard) < sum(written):
+            await asyncio.sleep(0.001)
+        wire.send(sent[99])
+        wire.abort()
+        assert written[2:] == [9]
+        with pytest.raises(WireClosed):
+            wire.send(sent[99])
+    stream = b"\xef" + b"".join(frame(packet) for packet in [*sent[:99], big])
+    assert bytes(heard[: len(stream)]) == stream
+
+
 @pytest.mark.parametrize("code", [-404, -429, -444])
 async def test_a_transport_code_is_told_once(code: int) -> None:
     """Four bytes instead of a packet: one evidence with the code, nothing more when the server then closes."""
@@ -360,6 +401,7 @@ async def test_a_socks5_reply_is_kept_with_its_code(code: int, words: str) -> No
         seen = await failure(through(proxy))
     assert (seen.source, seen.code, seen.step, seen.path) == (Source.PROXY, code, "proxy", "de1")
     assert seen.message == f"proxy de1: socks reply {code} ({words})"
+    assert seen.cause[0] == f"socks5 proxy 127.0.0.1:{proxy}: socks reply {code} ({words})"
     assert seen.context == ()
 
 
@@ -396,13 +438,14 @@ async def test_an_http_status_is_kept(status: int, reason: str, refuses_us: bool
         seen = await failure(through(proxy, scheme="http"))
     said = f" ({reason})" if reason else ""
     assert (seen.code, seen.message) == (status, f"proxy de1: http reply {status}{said}")
+    assert seen.cause[0] == f"http proxy 127.0.0.1:{proxy}: http reply {status}{said}"
     assert (AUTHENTICATION in seen.context) is refuses_us
 
 
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ((b"\x05\x02", b"\x01\x01"), "authentication failed"),
+        ((b"\x05\x02", b"\x01\x01"), "wrong user or password"),
         ((b"\x05\xff",), "no acceptable authentication method"),
         ((b"\x05\x01",), "wants authentication method 1"),
     ],
@@ -410,10 +453,10 @@ async def test_an_http_status_is_kept(status: int, reason: str, refuses_us: bool
 async def test_a_proxy_that_does_not_accept_us_says_so(answers: tuple[bytes, ...], words: str) -> None:
     """A wrong password and methods that do not meet are marked: no retry will mend them."""
     async with serving(says(*answers)) as proxy:
-        seen = await failure(through(proxy, login=("me", "wrong")))
+        seen = await failure(through(proxy, login=("me", "pa55word")))
     assert (seen.source, seen.message, seen.code) == (Source.PROXY, f"proxy de1: {words}", None)
     assert AUTHENTICATION in seen.context
-    assert "wrong" not in repr(seen)
+    assert "pa55word" not in repr(seen)
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks4"])
@@ -456,7 +499,9 @@ async def test_a_proxy_that_hangs_ends_after_the_timeout(scheme: str, answers: t
     async with serving(says(*answers, then="hang")) as proxy:
         seen = await failure(through(proxy, scheme=scheme), timeout=0.2)
     assert (seen.source, seen.step) == (Source.PROXY, "proxy")
-    assert seen.message == f"proxy de1: timed out after 0.2 s: {scheme} handshake with 127.0.0.1:{proxy}"
+    said = f"timed out after 0.2 s: {scheme} handshake with 127.0.0.1:{proxy}"
+    assert seen.message == f"proxy de1: {said}"
+    assert seen.cause == (f"{scheme} proxy 127.0.0.1:{proxy}: {said}",)
 
 
 @pytest.mark.parametrize(("scheme", "answers"), HANGS.values(), ids=HANGS.keys())

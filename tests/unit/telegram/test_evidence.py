@@ -186,7 +186,7 @@ SOCKS: list[tuple[BaseException, str, int | None, bool]] = [
         407,
         True,
     ),
-    (ProxyError("Username and password authentication failure"), "authentication failed", None, True),
+    (ProxyError("Username and password authentication failure"), "wrong user or password", None, True),
     (ProxyError("Unexpected SOCKS version number: 72"), "Unexpected SOCKS version", None, False),
     (ProxyTimeoutError("Proxy connection timed out: 3"), "Proxy connection timed out: 3", None, False),
 ]
@@ -225,7 +225,7 @@ def pysocks() -> Any:
     ("name", "inner", "message", "code", "refuses_us"),
     [
         ("SOCKS5Error", "0x05: Connection refused", "socks reply 5 (connection refused)", 5, False),
-        ("SOCKS5AuthError", "SOCKS5 authentication failed", "authentication failed", None, True),
+        ("SOCKS5AuthError", "SOCKS5 authentication failed", "wrong user or password", None, True),
         (
             "HTTPError",
             "407: Proxy Authentication Required",

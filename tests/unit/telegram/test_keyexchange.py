@@ -87,8 +87,8 @@ FORGED: list[tuple[str, Callable[[Any], Any], str, tuple[str, ...]]] = [
     ("ResPQ", changed("pq", lambda _: b"\xff" * 9), "pq is not the product of two different primes", ()),
     ("ResPQ", changed("pq", lambda _: (101 * 103 * 107).to_bytes(8, "big")), "pq is not the product", ()),
     ("ResPQ", changed("pq", lambda _: b""), "pq is not the product of two different primes", ()),
-    ("ResPQ", lambda _: b"", "an answer that ends too early", ()),
-    ("ResPQ", lambda obj: obj.write()[:-4], "an answer that ends too early", ()),
+    ("ResPQ", lambda _: b"", "the answer to req_pq_multi cannot be read: it ends early", ()),
+    ("ResPQ", lambda obj: obj.write()[:-4], "the answer to req_pq_multi cannot be read: it ends early", ()),
     ("ResPQ", lambda _: bytes(8), "the answer to req_pq_multi is 0x00000000, not ResPQ", ()),
     ("ServerDHParamsOk", changed("nonce", plus_one), "nonce does not match", ()),
     ("ServerDHParamsOk", changed("server_nonce", plus_one), "server_nonce does not match", ()),
@@ -100,7 +100,7 @@ FORGED: list[tuple[str, Callable[[Any], Any], str, tuple[str, ...]]] = [
         "the answer to req_DH_params",
         (),
     ),
-    ("ServerDHParamsOk", lambda obj: obj.write()[:100], "an answer that ends too early", ()),
+    ("ServerDHParamsOk", lambda obj: obj.write()[:100], "the answer to req_DH_params cannot be read", ()),
     ("plain", lambda value: bytes(20) + value[20:], "the SHA1 of server_DH_inner_data does not match", ()),
     ("plain", lambda value: value + bytes(16), "the SHA1 of server_DH_inner_data does not match", ()),
     ("ServerDHInnerData", changed("nonce", plus_one), "nonce does not match", ()),
@@ -155,7 +155,7 @@ async def test_a_forged_count_costs_neither_time_nor_memory() -> None:
         return value.write()[:-4] + b"\xff\xff\xff\x7f"
 
     begun = time.process_time()
-    with pytest.raises(ExchangeError, match="ends too early"):
+    with pytest.raises(ExchangeError, match="ends early"):
         exchange(ForgedServer(forge))
     assert time.process_time() - begun < 5
 
