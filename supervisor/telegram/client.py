@@ -13,14 +13,18 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from supervisor.core.failure import Evidence
 from supervisor.errors import SupervisorError
 from supervisor.telegram import foreign, media
+from supervisor.telegram.handlers import HandlerWatch
 from supervisor.telegram.queries import new_random_id
 
 # How long a handler may go on after its account was told to stop. Seconds.
 HANDLER_GRACE = 3.0
+# How long updates wait for handlers to be added, and how often it is looked whether there are any. Seconds.
+HANDLERS_COME, LOOKS = 0.3, 10
 
 
 class SupervisedElsewhere(SupervisorError):
@@ -96,8 +100,10 @@ class Supervised:
         message_cache: int,
         bases: Iterable[Path],
         options: Mapping[str, Any],
+        told: Callable[[Evidence], None],
     ) -> None:
         super().__init__(name, workdir=".", in_memory=True, **options)  # type: ignore[call-arg]
+        self.handler_watch = HandlerWatch(name, self.dispatcher, told)
         self.storage = storage
         self.session = CallSession(storage, call)
         self.rnd_id = new_random_id
@@ -106,6 +112,7 @@ class Supervised:
         self.message_cache = cache(message_cache)
         self.is_connected = True
         self._bases = tuple(bases)
+        self._opening: asyncio.TimerHandle | None = None
 
     # --- the account drives these -----------------------------------------------------------------
 
@@ -133,6 +140,10 @@ class Supervised:
     async def updates_watchdog(self) -> None:
         """Inert: the account proves its link by itself."""
 
+    async def recover_gaps(self, *_: Any, **__: Any) -> tuple[int, int]:
+        """Inert (Kurigram's): what was missed is fetched without being asked for (updates.py)."""
+        return 0, 0
+
     async def __aenter__(self) -> Any:
         raise SupervisedElsewhere(self.name, "__aenter__")
 
@@ -147,9 +158,13 @@ class Supervised:
     # --- plugins and handlers ---------------------------------------------------------------------
 
     def add_handler(self, handler: Any, group: int = 0) -> Any:
-        """Add a handler as the library does; what it raises stays inside its account."""
-        handler.callback = contained(handler.callback)
-        return super().add_handler(handler, group)  # type: ignore[misc]
+        """Add a handler as the library does; what it raises stays inside its account (handlers.py)."""
+        super().add_handler(self.handler_watch.contained(handler), group)  # type: ignore[misc]
+        return handler, group
+
+    def remove_handler(self, handler: Any, group: int = 0) -> None:
+        """Remove a handler as the library does."""
+        super().remove_handler(self.handler_watch.contained(handler), group)  # type: ignore[misc]
 
     def load_plugins(self) -> None:
         """Load plugins as the library does, looked up from the configuration's directory too."""
@@ -166,12 +181,28 @@ class Supervised:
         """Load plugins and let handlers run. Once in a client's life, when `me` is known."""
         self.load_plugins()
         await self.dispatcher.start()
+        self.handler_watch.started()
         self.is_initialized = True
+        self._opening = asyncio.get_running_loop().call_later(HANDLERS_COME, self._open_inbox, 1)
+
+    def _open_inbox(self, looks: int) -> None:
+        """Let in what was missed while the account was away, once somebody is there to handle it.
+
+        `main` adds its handlers with its first steps, and a library's user after `await supervisor.client(…)`.
+        """
+        if any(self.dispatcher.groups.values()) or looks == LOOKS:
+            self.dispatcher.updates_queue.open()
+        else:
+            self._opening = asyncio.get_running_loop().call_later(HANDLERS_COME, self._open_inbox, looks + 1)
 
     async def end(self) -> None:
         """Let handlers finish for `HANDLER_GRACE` seconds, then cancel them; free the threads."""
         self.is_connected = False
         self.is_initialized = False
+        self.handler_watch.end()
+        if self._opening is not None:
+            self._opening.cancel()
+        self.dispatcher.updates_queue.close()
         workers = list(self.dispatcher.handler_worker_tasks)
         for _ in workers:
             self.dispatcher.updates_queue.put_nowait(None)
@@ -195,33 +226,6 @@ def client_class() -> type[Any]:
     import pyrogram
 
     return type("SupervisedClient", (Supervised, pyrogram.Client), {})
-
-
-def contained(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose sys.exit() is an error of its account; the library would let it end the whole process."""
-    if getattr(callback, "contained", False):
-        return callback
-
-    def told(error: SystemExit) -> RuntimeError:
-        return RuntimeError(f"a handler called sys.exit({error.code!r})")
-
-    @functools.wraps(callback)
-    async def asynchronous(*args: Any) -> Any:
-        try:
-            return await callback(*args)
-        except SystemExit as error:
-            raise told(error) from error
-
-    @functools.wraps(callback)
-    def synchronous(*args: Any) -> Any:
-        try:
-            return callback(*args)
-        except SystemExit as error:
-            raise told(error) from error
-
-    wrapped: Any = asynchronous if inspect.iscoroutinefunction(callback) else synchronous
-    wrapped.contained = True
-    return cast(Callable[..., Any], wrapped)
 
 
 async def _finish(tasks: list[asyncio.Task[Any]], grace: float) -> None:

@@ -1,9 +1,10 @@
 """Links to other datacenters than the account's own: for files that lie there, and inline messages sent there.
 
-A key of its own for each, made over that very link; the account's authorization is exported by the main link
-and imported there (https://core.telegram.org/api/datacenter#authorization-transfer). A link is opened when it is
-used, over the path that the main link takes and no other, and closed when nobody has used it for a while. What
-fails is tried again a few times and then raised, with its cause: the account's state is not concerned.
+A key of its own for each, made over that very link and kept with the account's session; the account's authorization
+is exported by the main link and imported there (https://core.telegram.org/api/datacenter#authorization-transfer). A
+link is opened when it is used, over the path that the main link takes and no other, and closed when nobody has used it
+for `IDLE` seconds. One attempt is made here; what fails, waits and is tried again is the business of `calls`, as with
+every other call of the account. The account's state is not concerned.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from supervisor.core.classify import classify
-from supervisor.core.failure import Evidence, Kind, Remedy, Source
-from supervisor.errors import OutcomeUnknown, SupervisorError
-from supervisor.ports import LinkFailed, RpcFailed, SessionGone
+from supervisor.core.decide import KEY_NOT_FOUND
+from supervisor.core.failure import Evidence, Source
+from supervisor.errors import DatacenterUnreachable, OutcomeUnknown
+from supervisor.ports import LinkFailed, RpcFailed
 from supervisor.telegram import queries
 from supervisor.telegram.dial import ProxyAddress, Route
+from supervisor.telegram.errand import Errand, Interrupted, Transfer, retrieve
 from supervisor.telegram.keyexchange import PublicKey, create_auth_key
 from supervisor.telegram.session import Credentials, MtprotoSession, Timings
 from supervisor.telegram.wire import Wire
@@ -28,10 +30,8 @@ from supervisor.telegram.wire import Wire
 log = logging.getLogger(__name__)
 
 IDLE = 60.0  # seconds without use after which a link is closed
-DELAYS = (1.0, 2.0)  # seconds before the second and the third attempt
-IMPORTS = 3  # exported authorizations that are tried: AUTH_BYTES_INVALID means "export anew" (errors.tsv)
-MOST_WAITS = 5  # waits that Telegram may demand of one call
-LONGEST_WAIT = 300.0  # seconds of such waits together; beyond, the caller gets the error
+APART = 1.0  # seconds between two attempts to open one link, whoever wants them
+STEP = "foreign datacenter"
 # The foreign key is not accepted any more. Nothing is lost with it: another is made.
 _DEAD_KEY = frozenset(
     {
@@ -42,21 +42,6 @@ _DEAD_KEY = frozenset(
         "SESSION_EXPIRED",
     }
 )
-_KEY_NOT_FOUND = -404  # core.telegram.org/mtproto/mtproto-transports#transport-errors
-
-
-class DatacenterUnreachable(SupervisorError, ConnectionError):
-    """Another datacenter than the account's own could not be reached.
-
-    Args:
-        account: the account's name.
-        dc_id: the datacenter.
-        why: what went wrong last.
-    """
-
-    def __init__(self, account: str, dc_id: int, why: str) -> None:
-        super().__init__(f"{account}: datacenter {dc_id} could not be reached: {why}")
-        self.dc_id = dc_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +50,23 @@ class Ways:
 
     Args:
         name: the account's name.
-        home: makes a call through the account's gate.
+        call: makes a call of the account, at home or (with the second argument) elsewhere.
         path: gives the main link's path and its proxy; raises LinkFailed where there is none.
         init_connection: wraps a query into invokeWithLayer and initConnection.
         public_keys: gives the RSA keys that a datacenter may have.
         api_id: the application's.
         timings: the bounds of every wait.
+        storage: the account's, which keeps the keys.
     """
 
     name: str
-    home: Callable[[Any], Awaitable[Any]]
+    call: Callable[..., Awaitable[Any]]
     path: Callable[[], tuple[str, ProxyAddress | None]]
     init_connection: Callable[[Any, int, Any], Any]
     public_keys: Callable[[], Sequence[PublicKey]]
     api_id: int
     timings: Timings
+    storage: Any
 
 
 class ForeignLinks:
@@ -113,7 +100,7 @@ class ForeignLinks:
         """
         from pyrogram import raw
 
-        config = await self.ways.home(raw.functions.help.GetConfig())
+        config = await self.ways.call(raw.functions.help.GetConfig())
         # tcpo_only asks for transport obfuscation, cdn for keys of its own; the path may be IPv4 only.
         usable = [
             option
@@ -122,15 +109,15 @@ class ForeignLinks:
             if media or not option.media_only
         ]
         if not usable:
-            message = f"datacenter {dc_id} is not in the server's configuration"
-            raise LinkFailed(Evidence(Source.RPC, message, step="foreign datacenter"))
+            message = "the server's configuration names no address of it that can be used"
+            raise LinkFailed(Evidence(Source.RPC, message, step=STEP))
         usable.sort(key=lambda option: not option.media_only)  # stable: the server's order otherwise
         return [(option.ip_address, option.port) for option in usable]
 
     def drop(self) -> None:
         """Close all connections and fail what waits for them. They come back when they are used."""
         for link in self._links.values():
-            link.drop(DatacenterUnreachable(self.ways.name, link.dc_id, "the account was taken offline"))
+            link.drop()
 
     async def close(self) -> None:
         """Close all connections for good."""
@@ -152,16 +139,18 @@ class ForeignLink:
         self._owner = owner
         self._ways = owner.ways
         self._key = b""
-        self._is_imported = False
-        self._is_importing = False
+        self._epoch = -1  # of the account's key, with which this one was authorized
+        self._is_authorized = False
         self._is_closed = False
         self._path: str | None = None  # that the connection takes
-        self._lost = Evidence(Source.SOCKET, "the connection was not open")
-        self._failure: Exception | None = None  # of the last try to open
         self._opening: asyncio.Task[None] | None = None
+        self._failures = 0  # to open it, in a row
+        self._not_before = 0.0
         self._users = 0
         self._idle: asyncio.TimerHandle | None = None
-        self._session = MtprotoSession(self, _ignore, self._ways.init_connection, self._ways.timings)
+        self.session = MtprotoSession(self, _ignore, self._ways.init_connection, self._ways.timings)
+        self.loss: asyncio.Future[Evidence]  # of the present connection
+        self._renew_loss()
 
     # --- what the library sees ------------------------------------------------------------------------
 
@@ -180,25 +169,21 @@ class ForeignLink:
         """Make a call there, through the loss of a connection or two. The library's own retries don't apply.
 
         Raises:
-            DatacenterUnreachable: three attempts to open the link failed; the cause is the last one's.
+            DatacenterUnreachable: every attempt that the policies allow has failed; with the last one's cause.
             OutcomeUnknown: the call may have taken effect, and repeating it might do it twice.
+            AccountUnavailable: the account is suspended or off, or time is up.
             pyrogram.errors.RPCError: Telegram refused the call, or to transfer the authorization.
         """
+        errand = Errand(self)
         with self._used():
-            call = _Call(query, queries.method_name(query))
-            while True:
-                try:
-                    await self._be_open()
-                    call.key = self._key
-                    return await self._session.send(query)
-                except RpcFailed as error:
-                    await self._refused(call, error)
-                except SessionGone as gone:
-                    self._gone(call, gone)
-                except LinkFailed as failed:  # the server would not take the message, however it was sent
-                    raise self._unreachable(failed) from failed
-
-    # --- calls ----------------------------------------------------------------------------------------
+            try:
+                return await self._ways.call(query, errand)
+            except DatacenterUnreachable as error:
+                if errand.is_out and not queries.is_read_only(query):
+                    raise OutcomeUnknown(self._ways.name, queries.method_name(query), str(error)) from error
+                raise
+            finally:
+                errand.end()
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:
@@ -211,160 +196,146 @@ class ForeignLink:
             if not self._users and not self._is_closed:
                 self._idle = asyncio.get_running_loop().call_later(IDLE, self._rest)
 
-    async def _refused(self, call: _Call, error: RpcFailed) -> None:
-        """Wait and return where the call is to be sent again; else raise the library's exception."""
-        exception = queries.rpc_exception(error.code, error.text, error.method)
-        if error.text in _DEAD_KEY and not call.had_dead_key:
-            call.had_dead_key = True
-            if call.key == self._key:  # another call may have been quicker
-                self._forget_key()
-            return
-        failure = classify(queries.rpc_evidence(error.code, error.text, call.query, self._path or "direct"))
-        delay = call.next_delay(failure.kind, failure.remedy, failure.wait)
-        if delay is None:
-            raise exception
-        log.info("%s: datacenter %d: %s; again in %g s", self._ways.name, self.dc_id, failure, delay)
-        await asyncio.sleep(delay)
-
-    def _gone(self, call: _Call, gone: SessionGone) -> None:
-        """Return where the call may be sent again; else raise what became of it."""
-        call.times_gone += 1
-        if gone.sent and not queries.is_read_only(call.query):
-            raise OutcomeUnknown(self._ways.name, call.method) from (self._failure or gone)
-        if self._failure is not None:
-            raise self._failure
-        if call.times_gone > len(DELAYS):
-            raise DatacenterUnreachable(self._ways.name, self.dc_id, str(gone)) from gone
-
     # --- opening --------------------------------------------------------------------------------------
 
-    async def _be_open(self) -> None:
-        while not self._is_open():
+    async def be_open(self) -> None:
+        """Return when the link is open; whoever else waits for it waits for the same attempt.
+
+        Raises:
+            LinkFailed: the attempt failed.
+        """
+        while not self.is_open:
             if self._is_closed:
-                raise DatacenterUnreachable(self._ways.name, self.dc_id, "the account is stopped")
+                raise LinkFailed(self._seen("the account is stopped"))
             opening = self._begin_opening()
             await asyncio.wait({opening})
             if opening.cancelled():
-                raise self._failure or DatacenterUnreachable(self._ways.name, self.dc_id, "it was given up")
+                raise LinkFailed(self._seen("the account was taken offline"))
             opening.result()
 
-    def _is_open(self) -> bool:
-        return self._session.is_up and self._is_imported and self._path == self._way()[0]
-
-    def _way(self) -> tuple[str, ProxyAddress | None]:
-        return self._ways.path()
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made: for the account's present key, over its present path."""
+        return (
+            self.session.is_up
+            and self._is_authorized
+            and self._path == self._ways.path()[0]
+            and self._epoch == self._ways.storage.epoch
+        )
 
     def _begin_opening(self) -> asyncio.Task[None]:
         if self._opening is None or self._opening.done():
             name = f"{self._ways.name}: datacenter {self.dc_id}"
             self._opening = asyncio.create_task(self._open(), name=name)
-            self._opening.add_done_callback(_retrieve)
+            self._opening.add_done_callback(retrieve)
         return self._opening
 
     async def _open(self) -> None:
-        """Try to open the link, `DELAYS` apart. Where that fails, whatever waits in the session fails with it."""
-        self._failure = None
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._not_before - loop.time())
+        self._not_before = loop.time() + APART
         try:
-            for attempt, delay in enumerate((*DELAYS, None)):
-                try:
-                    return await self._attempt(attempt)
-                except LinkFailed as failed:
-                    self._learn(failed.evidence)
-                    if delay is None:
-                        raise self._unreachable(failed) from failed
-                    log.info(
-                        "%s: datacenter %d: %s; again in %g s", self._ways.name, self.dc_id, failed, delay
-                    )
-                    await asyncio.sleep(delay)
-        except Exception as error:
-            self._give_up(error)
+            await self._attempt()
+        except LinkFailed as failed:
+            self._failures += 1
+            self._learn(failed.evidence)
             raise
+        except BaseException:
+            self._disconnect("it was not opened")
+            raise
+        self._failures = 0
 
-    async def _attempt(self, number: int) -> None:
-        self._session.close()  # before anything is dialled: two connections never share a key
-        path, proxy = self._way()
+    async def _attempt(self) -> None:
+        # Before anything is dialled: two connections never share a key.
+        self._disconnect("the account has another path, or another key")
+        path, proxy = self._ways.path()
+        await self._recall_key()
         addresses = await self._owner.addresses(self.dc_id, media=self.is_media)
-        host, port = addresses[number % len(addresses)]
+        host, port = addresses[self._failures % len(addresses)]
         route = Route(path, host, port, proxy)
-        session, timeout = self._session, self._ways.timings.connect_timeout
+        session, timeout = self.session, self._ways.timings.connect_timeout
         wire = await Wire.dial(
             route, timeout=timeout, on_packet=session.packet_received, on_lost=session.wire_lost
         )
+        self._path = path
+        self._renew_loss()
         try:
             salt = None
             if not self._key:
                 made = await create_auth_key(wire, public_keys=self._ways.public_keys(), timeout=timeout)
                 self._key, salt = made.key, made.server_salt
-            self._path = path
             await session.open(
                 wire, route, Credentials(self._key, self._ways.api_id, authorized=False), salt=salt
             )
         except BaseException:
             wire.abort()
             raise
-        if not self._is_imported:
-            await self._import()
-        if not session.is_up:
-            raise LinkFailed(self._lost)
+        if not self._is_authorized:
+            await self._authorize()
+        if self.loss.done():
+            raise LinkFailed(self.loss.result())
 
-    async def _import(self) -> None:
+    async def _recall_key(self) -> None:
+        """Take the key that belongs to the account's present one, where there is such."""
+        storage = self._ways.storage
+        if self._epoch == storage.epoch:
+            return
+        self._epoch = storage.epoch
+        self._key = await storage.foreign_key(self.dc_id, media=self.is_media) or b""
+        self._is_authorized = bool(self._key)
+
+    async def _authorize(self) -> None:
         """Have the account's authorization exported by its own datacenter, and import it here."""
         from pyrogram import raw
 
-        self._is_importing = True
+        call, storage = self._ways.call, self._ways.storage
+        exported = await call(raw.functions.auth.ExportAuthorization(dc_id=self.dc_id))
+        query = raw.functions.auth.ImportAuthorization(id=exported.id, bytes=exported.bytes)
+        transfer = Transfer(self)
         try:
-            for last in (False,) * (IMPORTS - 1) + (True,):
-                exported = await self._ways.home(raw.functions.auth.ExportAuthorization(dc_id=self.dc_id))
-                query = raw.functions.auth.ImportAuthorization(id=exported.id, bytes=exported.bytes)
-                try:
-                    await self._ask(query)
-                except RpcFailed as error:
-                    if error.text != "AUTH_BYTES_INVALID" or last:
-                        raise queries.rpc_exception(error.code, error.text, error.method) from None
-                else:
-                    self._is_imported = True
-                    return
+            await call(query, transfer)
+        except Interrupted as interrupted:
+            raise LinkFailed(interrupted.evidence) from interrupted
+        except OutcomeUnknown as unknown:
+            message = "the session was reset before auth.ImportAuthorization was answered"
+            raise LinkFailed(self._seen(message, Source.PROTOCOL)) from unknown
         finally:
-            self._is_importing = False
+            transfer.end()
+        self._is_authorized = True
+        if self._epoch == storage.epoch:
+            storage.keep_foreign_key(self.dc_id, self._key, media=self.is_media)
 
-    async def _ask(self, query: Any) -> None:
-        """One query on a link that is being opened, bounded."""
-        seconds, method = self._ways.timings.answer_timeout, queries.method_name(query)
-        if not self._session.is_up:
-            raise LinkFailed(self._lost)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._session.send(query)
-        except SessionGone as gone:
-            raise LinkFailed(self._lost) from gone
-        except TimeoutError as error:
-            message = f"no answer to {method} in {seconds:g} s"
-            evidence = Evidence(Source.SILENCE, message, method=method, path=self._path or "direct")
-            raise LinkFailed(evidence) from error
+    def _seen(self, message: str, source: Source = Source.SOCKET) -> Evidence:
+        return Evidence(source, message, step=STEP, path=self._path or "direct")
 
     def _learn(self, evidence: Evidence) -> None:
-        self._session.close()
-        if evidence.error_id in _DEAD_KEY or (
-            evidence.source is Source.TRANSPORT and evidence.code == _KEY_NOT_FOUND
-        ):
+        self._disconnect(evidence.message)
+        unknown = evidence.source is Source.TRANSPORT and evidence.code == KEY_NOT_FOUND
+        if unknown or evidence.error_id in _DEAD_KEY:
+            self._forget_key()
+
+    def refused(self, error: RpcFailed, key: bytes) -> None:
+        """A call that was made with this key was answered with an error: it may be the key's."""
+        if error.text in _DEAD_KEY and key == self._key:  # else another call was quicker
             self._forget_key()
 
     def _forget_key(self) -> None:
-        self._session.close()
-        self._key, self._is_imported = b"", False
-
-    def _unreachable(self, failed: LinkFailed) -> DatacenterUnreachable:
-        return DatacenterUnreachable(self._ways.name, self.dc_id, str(failed))
+        self._disconnect("the key was given up")
+        self._key, self._is_authorized = b"", False
 
     # --- the end of a connection ----------------------------------------------------------------------
 
     def link_lost(self, evidence: Evidence) -> None:
-        """The session tells that its connection is gone. Whoever waits for an answer wants another."""
-        self._lost = evidence
-        if self._is_importing:
-            self._session.give_up()
-        elif self._users:
-            self._begin_opening()
+        """The session tells that its connection is gone (ports.LinkEvents). Whoever waits for an answer hears of it."""
+        log.debug("%s: datacenter %d: %s", self._ways.name, self.dc_id, evidence.message)
+        if not self.loss.done():
+            self.loss.set_result(evidence)
+
+    def _disconnect(self, why: str) -> None:
+        """Close the connection; whoever waits for an answer hears of it."""
+        self.session.close()
+        if not self.loss.done():
+            self.loss.set_result(self._seen(why))
 
     def link_overdue(self) -> None:
         """Nothing to do: the session finds out by itself whether the connection is lost."""
@@ -372,10 +343,8 @@ class ForeignLink:
     def link_answers(self, outstanding: int) -> None:
         """Nothing to do: nothing was held back."""
 
-    def _give_up(self, failure: Exception) -> None:
-        self._failure = failure
-        self._session.close()
-        self._session.give_up()
+    def _renew_loss(self) -> None:
+        self.loss = asyncio.get_running_loop().create_future()
 
     def _stay(self) -> None:
         if self._idle is not None:
@@ -387,19 +356,20 @@ class ForeignLink:
         self._idle = None
         if self._opening is not None:
             self._opening.cancel()
-        self._session.close()
+        self.session.close()
 
-    def drop(self, failure: Exception) -> None:
+    def drop(self) -> None:
         """Close the connection, and fail what waits for it."""
         self._stay()
         if self._opening is not None:
             self._opening.cancel()
-        self._give_up(failure)
+        self.session.close()
+        self.session.give_up()
 
     def close(self) -> None:
         """Close the connection for good."""
         self._is_closed = True
-        self.drop(DatacenterUnreachable(self._ways.name, self.dc_id, "the account is stopped"))
+        self.drop()
 
     async def closed(self) -> None:
         """Wait until nothing of it runs any more."""
@@ -407,37 +377,8 @@ class ForeignLink:
             await asyncio.wait({self._opening})
 
 
-@dataclass(slots=True)
-class _Call:
-    """What was already done about one call."""
-
-    query: Any
-    method: str
-    key: bytes = field(default=b"", repr=False)
-    waits: int = 0
-    waited: float = 0.0
-    repeats: int = 0
-    times_gone: int = 0
-    had_dead_key: bool = False
-
-    def next_delay(self, kind: Kind, remedy: Remedy, wait: float | None) -> float | None:
-        """Seconds after which it is sent again; None if it is not."""
-        if kind is Kind.FLOOD_WAIT and remedy is Remedy.WAIT and wait is not None:
-            self.waits, self.waited = self.waits + 1, self.waited + wait
-            return wait if self.waits <= MOST_WAITS and self.waited <= LONGEST_WAIT else None
-        if remedy is not Remedy.RETRY or self.repeats == len(DELAYS):
-            return None
-        self.repeats += 1
-        return DELAYS[self.repeats - 1]
-
-
 def _ignore(_update: Any) -> None:
     """Updates come over the main link."""
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()  # it is raised to those who wait; where nobody does, the next call tries again
 
 
 async def get_session(

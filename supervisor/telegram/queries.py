@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,8 @@ _READING = ("Get", "Search", "Check", "Resolve")
 _ACTING = frozenset({"messages.GetBotCallbackAnswer", "auth.CheckPassword"})
 # These act, but the same bytes twice are the same as once: a part of a file has a number.
 _IDEMPOTENT = frozenset({"upload.SaveFilePart", "upload.SaveBigFilePart"})
+# Ids in which text varies, not a number.
+_BEFORE_TEXT = ("APNS_VERIFY_CHECK_", "INTEGRITY_CHECK_CLASSIC_", "RECAPTCHA_CHECK_")
 _PEER_FIELDS = ("peer", "to_peer", "channel", "user_id", "chat_id", "bot")
 _PEER_IDS = (("channel_id", "channel"), ("chat_id", "chat"), ("user_id", "user"))
 
@@ -104,22 +107,29 @@ def rpc_exception(code: int, text: str, method: str) -> Exception:
 
     Unlike the library's ``raise_it`` it writes no ``unknown_errors.txt`` into the working directory.
     """
-    import re
-
     import pyrogram.errors
     from pyrogram.errors.exceptions.all import exceptions
 
     table = exceptions.get(abs(code))
     value: str | None = f"[{abs(code)} {text}]"
     cls: Callable[..., Exception]
+    spelled, varying = _spelled(text)
     if table is None:
         cls = pyrogram.errors.UnknownError
-    elif (name := table.get(re.sub(r"_\d+", "_X", text))) is None:
+    elif (name := table.get(spelled)) is None:
         cls = getattr(pyrogram.errors, table["_"])
     else:
-        number = re.search(r"_(\d+)", text)
-        cls, value = getattr(pyrogram.errors, name), number.group(1) if number else None
+        cls, value = getattr(pyrogram.errors, name), varying
     return cls(value=value, rpc_name=method, is_signed=code < 0)
+
+
+def _spelled(text: str) -> tuple[str, str | None]:
+    """An id as the libraries' tables spell it, and what stands there for the X."""
+    for prefix in _BEFORE_TEXT:
+        if text.startswith(prefix):
+            return f"{prefix}X", text.removeprefix(prefix)
+    number = re.search(r"_(\d+)", text)
+    return re.sub(r"_\d+", "_X", text), number.group(1) if number else None
 
 
 def flood_wait(seconds: float, method: str) -> Exception:
