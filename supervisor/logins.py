@@ -164,6 +164,15 @@ class Logins:
         if not work.cancelled():
             work.exception()  # told to whoever asked, if they are still there
 
+    def reconfigure(
+        self, budget: SignInBudget, overrides: Mapping[str, Override], renamed: Mapping[str, str]
+    ) -> None:
+        """Go by a changed file; an account that is renamed (new name to old) has been sent no fewer codes by that."""
+        self._budget, self._overrides = budget, overrides
+        for new, old in renamed.items():
+            self._sign_ins[new] = [*self._sign_ins.get(new, ()), *self._sign_ins.pop(old, ())]
+            self._ledgers[new] = self._ledger(old)
+
     def close(self) -> None:
         """Give all of them up."""
         for work in self._working:

@@ -10,29 +10,39 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from supervisor.core.failure import Evidence, Source
+from supervisor.deadlines import deadline
 from supervisor.ports import LinkEvents, LinkFailed, RpcFailed, SessionGone
 from supervisor.telegram import client as clients
+from supervisor.telegram import done
 from supervisor.telegram import evidence as evidences
-from supervisor.telegram.delivered import Delivered
+from supervisor.telegram.delivered import may_be_done
 from supervisor.telegram.dial import ProxyAddress, Route
 from supervisor.telegram.foreign import ForeignLinks, Ways
 from supervisor.telegram.keyexchange import PublicKey, create_auth_key, telegram_public_keys
-from supervisor.telegram.login import Login
+from supervisor.telegram.login import MOVES, NOBODY, STEP, Login, address_of, sent_on
+from supervisor.telegram.outbox import UNREADABLE
+from supervisor.telegram.packets import Unreadable
 from supervisor.telegram.queries import method_name
 from supervisor.telegram.session import Credentials, Greeting, MtprotoSession, Timings
-from supervisor.telegram.storage import SessionsDb, read_session_file, read_session_string
+from supervisor.telegram.storage import (
+    SessionsDb,
+    SessionUnreadable,
+    StorageBroken,
+    read_session_file,
+    read_session_string,
+)
+from supervisor.telegram.updates import Updates
 from supervisor.telegram.wire import Wire, probe
 
 log = logging.getLogger(__name__)
 
-# Telegram moves a bot to its home datacenter with USER_MIGRATE_X; more moves than this are a loop.
-MOVES = 3
 LOGIN_REQUIRED = "LOGIN_REQUIRED"
+UPDATES_STOPPED = "UPDATES_STOPPED"
 DIRECT = "direct"
 
 
@@ -60,6 +70,7 @@ class LinkSpec:
     server: ServerAddress | None = None
     timings: Timings = Timings()
     message_cache: int = 100
+    skip_missed: bool = False
     plugins: str | None = None
     bases: tuple[Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -84,30 +95,33 @@ class TelegramLink:
         self._events = events
         self._on_code_error = on_code_error
         self._storage: Any = db.account(spec.identity)
-        self._updates: asyncio.Queue[Any] = asyncio.Queue()
+        self._updates = Updates(spec.name, self._storage, skip=spec.skip_missed, failed=on_code_error)
+        self._up_to_date = 0.0  # when updates were last known to come, on the event loop's clock
+        self._updates_stopped = False
         self._client: Any = None
         self._session: MtprotoSession | None = None
         self._foreign: ForeignLinks | None = None
         self._route: Route | None = None  # of the last attempt
-        self._delivered = Delivered()
 
     # --- life -----------------------------------------------------------------------------------------
 
-    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+    async def prepare(self, call: Callable[..., Awaitable[Any]]) -> None:
         """Open the stored session and build the client.
 
         Args:
-            call: takes each query that the client makes: the account's gate.
+            call: takes each query that the client makes, and with it the way where it goes to another datacenter.
 
         Raises:
-            StorageBroken: the stored session could not be read.
-            SessionUnreadable: the session file or string that is to be taken over could not be.
+            LinkFailed: the session file or string that is to be taken over could not be, or not be stored.
             SessionInUse: another account uses the same session.
             TypeError: the installed library does not know one of the operator's client keys.
         """
         spec = self._spec
         await self._storage.open()
-        await self._take_over()
+        try:
+            await self._take_over()
+        except (SessionUnreadable, StorageBroken) as error:
+            raise _unusable(error, "prepare") from error
         if await self._storage.api_id() is None:
             await self._storage.api_id(spec.api_id)
             await self._storage.test_mode(False)
@@ -121,24 +135,27 @@ class TelegramLink:
             message_cache=spec.message_cache,
             bases=spec.bases,
             options=options,
+            told=self._on_code_error,
         )
+        self._updates.attach(self._client)
         self._session = MtprotoSession(
-            self._events, self._updates.put_nowait, clients.init_connection(self._client), spec.timings
+            self._events, self._take_update, clients.init_connection(self._client), spec.timings
         )
-        await self._prepare_foreign()
+        await self._prepare_foreign(call)
 
     # --- other datacenters (foreign.py) ---------------------------------------------------------------
 
-    async def _prepare_foreign(self) -> None:
+    async def _prepare_foreign(self, call: Callable[..., Awaitable[Any]]) -> None:
         spec, server = self._spec, self._spec.server
         ways = Ways(
             name=spec.name,
-            home=self._client.session.invoke,
+            call=call,
             path=self._present_path,
             init_connection=clients.init_connection(self._client),
             public_keys=lambda: [server.public_key] if server is not None else telegram_public_keys(),
             api_id=await self._storage.api_id() or spec.api_id,
             timings=spec.timings,
+            storage=self._storage,
         )
         self._client.media_sessions = self._foreign = ForeignLinks(ways)
 
@@ -156,20 +173,28 @@ class TelegramLink:
         if self._storage.session.auth_key is not None:
             return
         if spec.session_file is not None:
-            await self._storage.take_over(await asyncio.to_thread(read_session_file, spec.session_file))
+            found = await asyncio.to_thread(read_session_file, spec.session_file)
         elif spec.session_string is not None:
-            await self._storage.take_over(read_session_string(spec.session_string))
+            found = read_session_string(spec.session_string)
+        else:
+            return
+        if spec.server is not None:  # the address in the file is Telegram's own, where nothing may go
+            found = replace(found, server_address=None, port=None)
+        await self._storage.take_over(found)
+
+    def _take_update(self, update: Any) -> None:
+        if isinstance(update, Unreadable):
+            message = f"an update cannot be read: {update.why}"
+            path = self._route.path if self._route is not None else DIRECT
+            self._on_code_error(Evidence(Source.PROTOCOL, message, UNREADABLE, step="update", path=path))
+        else:
+            self._up_to_date = asyncio.get_running_loop().time()
+            self._updates_stopped = False
+        self._updates.push(update)
 
     async def run(self) -> None:
-        """Hand updates to the client, one after another, until cancelled."""
-        while True:
-            updates = await self._updates.get()
-            try:
-                await self._client.handle_updates(updates)
-            except Exception as error:
-                # An update that cannot be handled is told of, and must not end those after it.
-                log.debug("%s: an update was not handled", self._spec.name, exc_info=True)
-                self._on_code_error(evidences.from_code(error, step="update"))
+        """Hand updates to the handlers, and fetch what is missing of them, until cancelled."""
+        await self._updates.run()
 
     async def shutdown(self) -> None:
         """Stop handlers, connection and storage; within a few seconds whatever they do."""
@@ -180,6 +205,7 @@ class TelegramLink:
             await self._foreign.close()
         if self._client is not None:
             await self._client.end()
+            await self._updates.close()
         await self._storage.close()
 
     def new_login(self, phone: str) -> Login:
@@ -222,9 +248,12 @@ class TelegramLink:
         return self._session.resent if self._session is not None else 0
 
     @property
-    def last_answer(self) -> float:
-        """When an RPC was last answered, on the event loop's clock; 0 for never."""
-        return self._session.last_answer if self._session is not None else 0.0
+    def quiet_since(self) -> float:
+        """Since when no RPC has been answered, or no update has come, whichever is longer ago; the event loop's clock.
+
+        One that only sends is asked too, for its updates may have stopped unnoticed.
+        """
+        return min(self._session.last_answer, self._up_to_date) if self._session is not None else 0.0
 
     def route(self, path: str) -> Route:
         """The way to this account's datacenter over a path.
@@ -234,7 +263,8 @@ class TelegramLink:
         """
         server, session = self._spec.server, self._storage.session
         proxy = proxy_of(path, self._spec.proxies)
-        if server is not None and session.dc_id in (None, server.dc_id):
+        # With a server of the operator's own nothing goes to Telegram's: only where that server has sent the account.
+        if server is not None and (session.server_address is None or session.dc_id == server.dc_id):
             return Route(path, server.host, server.port, proxy)
         host, port = session.server
         if host is None:
@@ -261,18 +291,34 @@ class TelegramLink:
             raise LinkFailed(
                 Evidence(Source.RPC, message, error_id=LOGIN_REQUIRED, code=401, step="sign-in", path=path)
             )
-        for moves in range(MOVES):
+        try:
+            await self._open(path, before_sign_in)
+        except BaseException as error:
+            self.close()  # a failed attempt, and one that was called off, leaves no connection
+            if isinstance(error, StorageBroken):
+                raise _unusable(error, "open", path) from error
+            raise
+
+    async def _open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None:
+        """Connect; where nobody is signed in sign in, at the datacenter to which Telegram sends the account."""
+        allowed = False
+        for _ in range(MOVES):
+            is_new = self._storage.session.auth_key is None
             greeting = await self._connect(self.route(path))
             if self._storage.session.signed_in:
-                self._delivered.greeted(greeting.state)
+                await self._greeted(greeting.state, self.user_id)
                 return
-            if moves == 0:
-                await before_sign_in()  # a datacenter that sends us on has signed nobody in
-            if await self._sign_in(path, greeting):
+            # A sign-in on a key of before may have been granted, and only its answer lost.
+            user = None if is_new else await self._whoever(path)
+            if user is None:
+                if not allowed:
+                    await before_sign_in()  # a datacenter that sends us on has signed nobody in
+                allowed = True
+                user = await self._sign_in(path, greeting)
+            if user is not None:
+                await self._keep(path, user)
                 return
-        raise LinkFailed(
-            Evidence(Source.RPC, "sent from datacenter to datacenter", step="sign-in", path=path)
-        )
+        raise LinkFailed(Evidence(Source.RPC, "sent from datacenter to datacenter", step=STEP, path=path))
 
     async def _connect(self, route: Route) -> Greeting:
         session = self._live
@@ -299,17 +345,29 @@ class TelegramLink:
         server = self._spec.server
         keys = [server.public_key] if server is not None else telegram_public_keys()
         made = await create_auth_key(wire, public_keys=keys, timeout=self._spec.timings.connect_timeout)
-        if server is not None and await self._storage.dc_id() in (None, 2, server.dc_id):
+        if server is not None and (wire.route.host, wire.route.port) == (server.host, server.port):
             await self._storage.dc_id(server.dc_id)
         await self._storage.auth_key(made.key)
         await self._storage.persist()
         return made.server_salt
 
-    async def _sign_in(self, path: str, greeting: Greeting) -> bool:
-        """Sign a bot in by its token; False if Telegram sent us to another datacenter."""
+    async def _whoever(self, path: str) -> Any | None:
+        """Who is signed in on the present key."""
         from pyrogram import raw
 
-        session = self._live
+        query = raw.functions.users.GetUsers(id=[raw.types.InputUserSelf()])
+        try:
+            (user,) = await self._ask(query, path, step=STEP)
+        except LinkFailed as failed:
+            if failed.evidence.error_id != NOBODY:
+                raise
+            return None
+        return user
+
+    async def _sign_in(self, path: str, greeting: Greeting) -> Any | None:
+        """Sign a bot in by its token; None if Telegram sent us to another datacenter."""
+        from pyrogram import raw
+
         query = raw.functions.auth.ImportBotAuthorization(
             flags=0,
             api_id=self._spec.api_id,
@@ -317,59 +375,76 @@ class TelegramLink:
             bot_auth_token=self._spec.bot_token,
         )
         try:
-            authorization = await self._ask(session, query, path, step="sign-in")
+            return (await self._ask(query, path, step=STEP)).user
         except LinkFailed as failed:
-            moved = _datacenter_of(failed.evidence.error_id)
+            moved = sent_on(failed.evidence.error_id)
             if moved is None:
                 raise
-            await self._move(moved, greeting)
-            return False
-        await self._storage.user_id(authorization.user.id)
+            await self._move(moved, greeting, path)
+            return None
+
+    async def _keep(self, path: str, user: Any) -> None:
+        """Store who is signed in, and have the account's state told: that proves it."""
+        from pyrogram import raw
+
+        await self._storage.user_id(user.id)
         await self._storage.is_bot(True)
         await self._storage.persist()
-        await self._client.fetch_peers([authorization.user])
-        self._delivered.greeted(await self._ask(session, raw.functions.updates.GetState(), path))
-        return True
+        await self._client.fetch_peers([user])
+        await self._greeted(await self._ask(raw.functions.updates.GetState(), path), user.id)
 
-    async def _ask(self, session: MtprotoSession, query: Any, path: str, step: str | None = None) -> Any:
+    async def _greeted(self, state: Any, user_id: int | None) -> None:
+        self._up_to_date = asyncio.get_running_loop().time()
+        await self._updates.greeted(state, user_id)
+
+    async def _ask(self, query: Any, path: str, step: str | None = None) -> Any:
         """One query outside the gate, bounded; its failure is the attempt's failure."""
-        method = method_name(query)
+        method, seconds = method_name(query), self._spec.timings.answer_timeout
         try:
-            async with asyncio.timeout(self._spec.timings.answer_timeout):
-                return await session.send(query)
+            async with deadline(seconds):
+                return await self._live.send(query)
         except RpcFailed as error:
             seen = evidences.from_rpc(error.code, error.text, method=method, path=path, step=step)
             raise LinkFailed(seen) from error
         except SessionGone as error:
+            message = f"the session was reset before {method} was answered"
             raise LinkFailed(
-                Evidence(Source.PROTOCOL, f"the session was reset during {method}", path=path)
+                Evidence(Source.PROTOCOL, message, method=method, step=step, path=path)
             ) from error
         except TimeoutError as error:
-            message = f"no answer to {method} in {self._spec.timings.answer_timeout:g} s"
-            raise LinkFailed(Evidence(Source.SILENCE, message, method=method, path=path)) from error
+            message = f"no answer to {method} in {seconds:g} s"
+            raise LinkFailed(
+                Evidence(Source.SILENCE, message, method=method, step=step, path=path)
+            ) from error
 
-    async def _move(self, dc_id: int, greeting: Greeting) -> None:
+    async def _move(self, dc_id: int, greeting: Greeting, path: str) -> None:
         """Go to another datacenter, whose address the server's configuration tells."""
-        options = [
-            o for o in greeting.config.dc_options if o.id == dc_id and not (o.ipv6 or o.media_only or o.cdn)
-        ]
-        if not options:
-            raise LinkFailed(Evidence(Source.RPC, f"datacenter {dc_id} is not in the server's configuration"))
+        address, port = address_of(dc_id, greeting.config.dc_options, path)
         self.close()
         await self._storage.retire(f"moved to datacenter {dc_id}")
         await self._storage.dc_id(dc_id)
-        await self._storage.server_address(options[0].ip_address)
-        await self._storage.port(options[0].port)
+        await self._storage.server_address(address)
+        await self._storage.port(port)
 
     async def prove(self, path: str) -> None:
-        """Have updates.getState answered on the present link.
+        """Have updates.getState answered on the present link; fetch the updates that it has not been pushed.
 
         Raises:
             LinkFailed: it was not, or it was refused.
         """
         from pyrogram import raw
 
-        await self._ask(self._live, raw.functions.updates.GetState(), path)
+        state = await self._ask(raw.functions.updates.GetState(), path)
+        self._up_to_date = asyncio.get_running_loop().time()
+        missing = await self._updates.check(state)
+        if missing and not self._updates_stopped:  # told once, until one is pushed again
+            self._updates_stopped = True
+            message = (
+                f"updates had stopped: Telegram was {missing} ahead of what it had pushed; they are fetched"
+            )
+            self._on_code_error(
+                Evidence(Source.PROTOCOL, message, UPDATES_STOPPED, step="updates", path=path)
+            )
 
     async def retire(self, reason: str) -> None:
         """Keep the present key aside, dated, and begin without one."""
@@ -392,11 +467,26 @@ class TelegramLink:
 
     async def send(self, query: Any) -> Any:
         """Send an admitted query; see `ports.Sender`."""
-        return await self._live.send(query)
+        delivered = self._updates.delivered
+        again = delivered.sending(query)
+        try:
+            answer = await self._live.send(query)
+        except (RpcFailed, LinkFailed) as error:
+            if not (
+                again or may_be_done(error)
+            ):  # a repeat that is refused says nothing of the sending before
+                delivered.refused(query)
+            raise
+        self._updates.answered(query, answer)
+        return answer
 
     async def find_delivered(self, query: Any) -> Any | None:
         """The updates of a message that was delivered while its answer was lost; see `ports.Sender`."""
-        return await self._delivered.find(self._live.send, query)
+        return await self._updates.find_delivered(query)
+
+    async def find_done(self, query: Any, *, repeated: bool) -> Any | None:
+        """What a query would have given that was done already; see `ports.Sender`."""
+        return await done.find(self._live.send, query, repeated=repeated)
 
     @property
     def _live(self) -> MtprotoSession:
@@ -418,11 +508,10 @@ def proxy_of(path: str, proxies: Mapping[str, ProxyAddress]) -> ProxyAddress | N
     return proxies[path]
 
 
-def _datacenter_of(error_id: str | None) -> int | None:
-    """The datacenter that USER_MIGRATE_4 names."""
-    if error_id is None or not error_id.startswith("USER_MIGRATE_"):
-        return None
-    return int(error_id.rpartition("_")[2])
+def _unusable(error: SessionUnreadable | StorageBroken, step: str, path: str = DIRECT) -> LinkFailed:
+    """A stored session that could not be used, as the failure of an attempt."""
+    cause = evidences.causes(error)
+    return LinkFailed(Evidence(Source.STORAGE, str(error), error.error_id, step=step, path=path, cause=cause))
 
 
 async def probe_path(

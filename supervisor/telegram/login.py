@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from supervisor.core.decide import KEY_LOST_AFTER, KEY_NOT_FOUND
 from supervisor.core.failure import Evidence, Source
+from supervisor.deadlines import deadline
 from supervisor.ports import LinkFailed, RpcFailed, SessionGone
 from supervisor.telegram import evidence as evidences
 from supervisor.telegram.keyexchange import AuthKey, create_auth_key, telegram_public_keys
@@ -29,20 +31,27 @@ if TYPE_CHECKING:
 
 STEP = "sign-in"
 SEND_CODE = "auth.SendCode"
-# How long one step may take, over as many connections as that needs. Seconds.
-STEP_TIMEOUT = 60.0
+# How many answers' time one step may take, over as many connections as that needs.
+PATIENCE = 4
 # Between two attempts to dial a lost connection again. Seconds.
 REDIAL_AFTER = 1.0
-# Telegram sends a number on to its home datacenter with 303; more moves than this are a loop.
+# Telegram sends a number or a bot on to its home datacenter with 303; more moves than this are a loop.
 MOVES = 3
+
+# What a key answers on which nobody is signed in.
+NOBODY = "AUTH_KEY_UNREGISTERED"
 
 SIGN_UP_REQUIRED = "SIGN_UP_REQUIRED"
 SET_UP_EMAIL_REQUIRED = "SET_UP_EMAIL_REQUIRED"
 PAYMENT_REQUIRED = "SENT_CODE_PAYMENT_REQUIRED"
 
 _MIGRATE = re.compile(r"(?:PHONE|NETWORK|USER)_MIGRATE_(\d+)")
+# After a failure of these another connection may do: Telegram itself has said nothing against the sign-in.
+_PASSING = frozenset({Source.SOCKET, Source.SILENCE, Source.PROTOCOL, Source.PROXY})
+# The code was right. Until the password is proved, the key answers nearly everything with this.
+PASSWORD_NEEDED = "SESSION_PASSWORD_NEEDED"  # noqa: S105 - an error's name
 # A password's proof is for one question of the server's; these say that it has another one by now.
-_ASK_ANEW = frozenset({"SRP_ID_INVALID", "SRP_PASSWORD_CHANGED", "AUTH_KEY_UNSYNCHRONIZED"})
+_ASK_ANEW = frozenset({"SRP_ID_INVALID", "SRP_PASSWORD_CHANGED", "AUTH_KEY_UNSYNCHRONIZED", PASSWORD_NEEDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +111,15 @@ class Login:
         self._moved: tuple[int, str, int] | None = None  # datacenter, address, port
         self._lost = asyncio.Event()
         self._lost.set()
+        self._loss: Evidence | None = None  # why there is no connection
+        self._unsure = False  # whether a sign-in was granted of which no answer came
         self._code: CodeSent | None = None
 
     # --- ports.LinkEvents -----------------------------------------------------------------------------
 
     def link_lost(self, evidence: Evidence) -> None:
         """The connection is gone."""
+        self._loss = evidence
         self._lost.set()
 
     def link_overdue(self) -> None:
@@ -164,26 +176,26 @@ class Login:
     def _new_session(self) -> MtprotoSession:
         return MtprotoSession(self, lambda _update: None, self._init_connection, self._spec.timings)
 
-    async def _move(self, dc_id: int) -> None:
-        """Go to the number's own datacenter, where another key is needed: nothing was begun in this one."""
+    def _move(self, dc_id: int) -> None:
+        """Go to the number's own datacenter, where another key is needed: nothing was begun in this one.
+
+        The next query dials.
+        """
         assert self._route is not None
-        found = [o for o in self._options if o.id == dc_id and not (o.ipv6 or o.media_only or o.cdn)]
-        if not found:
-            message = f"Telegram sends this sign-in to datacenter {dc_id}, whose address it does not tell"
-            raise LinkFailed(Evidence(Source.RPC, message, step=STEP, path=self._route.path))
+        address, port = address_of(dc_id, self._options, self._route.path)
         self.close()
         self._session, self._key = self._new_session(), None
-        self._moved = dc_id, found[0].ip_address, found[0].port
-        self._route = replace(self._route, host=found[0].ip_address, port=found[0].port)
-        await self._link_up()
+        self._moved = dc_id, address, port
+        self._route = replace(self._route, host=address, port=port)
 
     # --- asking ---------------------------------------------------------------------------------------
 
     async def _ask(self, query: Any) -> Any:
         """One query, over as many connections as it takes; bounded."""
         method, path = method_name(query), self._route.path if self._route is not None else "direct"
+        seconds = PATIENCE * self._spec.timings.answer_timeout
         try:
-            async with asyncio.timeout(STEP_TIMEOUT):
+            async with deadline(seconds):
                 return await self._through(query)
         except RpcFailed as error:
             seen = evidences.from_rpc(error.code, error.text, method=method, path=path, step=STEP)
@@ -194,7 +206,9 @@ class Login:
                 Evidence(Source.PROTOCOL, message, method=method, step=STEP, path=path)
             ) from error
         except TimeoutError as error:
-            message = f"no answer to {method} in {STEP_TIMEOUT:g} s"
+            if self._lost.is_set() and self._loss is not None:  # it was not the answer that was missing
+                raise LinkFailed(replace(self._loss, step=STEP)) from error
+            message = f"no answer to {method} in {seconds:g} s"
             raise LinkFailed(
                 Evidence(Source.SILENCE, message, method=method, step=STEP, path=path)
             ) from error
@@ -217,11 +231,15 @@ class Login:
 
     async def _relink(self) -> None:
         """Dial until there is a connection; who waits bounds it."""
+        unknown = 0
         while True:
             try:
                 await self._link_up()
             except LinkFailed as failed:
-                if failed.evidence.source in (Source.RPC, Source.TRANSPORT):
+                self._loss = found = failed.evidence
+                unknown += found.source is Source.TRANSPORT and found.code == KEY_NOT_FOUND
+                passing = found.source in _PASSING and found.error_id is None
+                if not passing and not 0 < unknown < KEY_LOST_AFTER:
                     raise  # Telegram was reached, and does not want this key
                 await asyncio.sleep(REDIAL_AFTER)
             else:
@@ -244,10 +262,10 @@ class Login:
             try:
                 return await self._code_sent(await self._ask(query))
             except LinkFailed as failed:
-                moved = _MIGRATE.fullmatch(failed.evidence.error_id or "")
+                moved = sent_on(failed.evidence.error_id)
                 if moved is None:
                     raise
-                await self._move(int(moved[1]))
+                self._move(moved)
         raise LinkFailed(Evidence(Source.RPC, "sent from datacenter to datacenter", step=STEP))
 
     async def resend(self) -> CodeSent | SignedIn:
@@ -266,9 +284,9 @@ class Login:
             proof = {"email_verification": raw.types.EmailVerificationCode(code=code)}
         query = raw.functions.auth.SignIn(phone_number=self._phone, phone_code_hash=self._hash, **proof)
         try:
-            return await self._authorized(await self._ask(query))
+            return await self._granted(query)
         except LinkFailed as failed:
-            if failed.evidence.error_id == "SESSION_PASSWORD_NEEDED":
+            if failed.evidence.error_id == PASSWORD_NEEDED:
                 return PasswordNeeded()
             raise
 
@@ -287,7 +305,36 @@ class Login:
         question = await self._ask(raw.functions.account.GetPassword())
         # In a thread: 100,000 rounds of PBKDF2.
         proof = await asyncio.to_thread(utils.compute_password_check, question, password)
-        return await self._authorized(await self._ask(raw.functions.auth.CheckPassword(password=proof)))
+        return await self._granted(raw.functions.auth.CheckPassword(password=proof))
+
+    async def _granted(self, query: Any) -> SignedIn:
+        """Ask to be signed in; where no answer came to that, ask who is signed in before it is asked again."""
+        if self._unsure and (signed_in := await self._whoever()) is not None:
+            return signed_in
+        self._unsure = True
+        try:
+            answer = await self._ask(query)
+        except LinkFailed as failed:
+            self._unsure = failed.evidence.source is not Source.RPC
+            if failed.evidence.source is Source.PROTOCOL and (signed_in := await self._whoever()) is not None:
+                return signed_in  # the session was reset, answers and all
+            raise
+        self._unsure = False
+        return await self._authorized(answer)
+
+    async def _whoever(self) -> SignedIn | None:
+        """Who is signed in with this key; raises PASSWORD_NEEDED where the code was right."""
+        from pyrogram import raw
+
+        try:
+            (user,) = await self._ask(raw.functions.users.GetUsers(id=[raw.types.InputUserSelf()]))
+        except LinkFailed as failed:
+            self._unsure = failed.evidence.source is not Source.RPC
+            if failed.evidence.error_id != NOBODY:
+                raise
+            return None
+        await self._keep(user.id)
+        return SignedIn(user.id)
 
     async def cancel(self) -> None:
         """Tell Telegram that the code will not be used, if there is one and Telegram can be told."""
@@ -338,13 +385,14 @@ class Login:
     async def _keep(self, user_id: int) -> None:
         """Store the new session, and the one of before aside, in one transaction: nothing here gives up its turn."""
         assert self._key is not None
+        assert self._route is not None
         storage, server = self._storage, self._spec.server
         if self._moved is not None:
             dc_id, address, port = self._moved
             await storage.dc_id(dc_id)
             await storage.server_address(address)
             await storage.port(port)
-        elif server is not None and await storage.dc_id() in (None, 2, server.dc_id):
+        elif server is not None and self._route.host == server.host and self._route.port == server.port:
             await storage.dc_id(server.dc_id)
         await storage.auth_key(self._key.key)
         await storage.api_id(self._spec.api_id)
@@ -358,6 +406,30 @@ class Login:
     def _refused(self, error_id: str, message: str) -> LinkFailed:
         path = self._route.path if self._route is not None else "direct"
         return LinkFailed(Evidence(Source.RPC, message, error_id, step=STEP, path=path))
+
+
+def sent_on(error_id: str | None) -> int | None:
+    """The datacenter to which an error such as PHONE_MIGRATE_4 sends a sign-in; None for any other."""
+    found = _MIGRATE.fullmatch(error_id or "")
+    return None if found is None else int(found[1])
+
+
+def address_of(dc_id: int, options: Any, path: str) -> tuple[str, int]:
+    """Where a datacenter is.
+
+    Args:
+        dc_id: its number.
+        options: the `dc_options` of a help.Config.
+        path: the path on which that was asked, for the message.
+
+    Raises:
+        LinkFailed: it is not told.
+    """
+    for option in options:
+        if option.id == dc_id and not (option.ipv6 or option.media_only or option.cdn):
+            return option.ip_address, option.port
+    message = f"Telegram sends this sign-in to datacenter {dc_id}, whose address it does not tell"
+    raise LinkFailed(Evidence(Source.RPC, message, step=STEP, path=path))
 
 
 def _end(*tasks: asyncio.Task[Any] | None) -> None:

@@ -62,7 +62,9 @@ def note(failure: Failure) -> tuple[str | None, float | None]:
         return known, None
     if failure.wait is not None and failure.remedy is Remedy.WAIT:
         return "flood", failure.wait
-    passing = failure.kind in (Kind.CONNECTION, Kind.PROXY, Kind.TEMPORARY)
+    if failure.error_id in _REFUSALS:  # such as PHONE_PASSWORD_FLOOD: each further try makes it longer
+        return None, None
+    passing = failure.kind in (Kind.CONNECTION, Kind.PROXY, Kind.TEMPORARY, Kind.RATE_LIMIT)
     return ("try_again" if passing else None), None
 
 

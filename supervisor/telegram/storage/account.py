@@ -185,6 +185,23 @@ class AccountStorage:
         """Forget one update state, as of a channel that was left."""
         (await self._load()).drop_state(state_id)
 
+    async def foreign_key(self, dc_id: int, *, media: bool) -> bytes | None:
+        """The key for another datacenter, on which this account's present key has authorized it.
+
+        Args:
+            dc_id: the datacenter.
+            media: whether it is the one for its media servers.
+        """
+        read = functools.partial(
+            schema.read_foreign_key, account=self._n, dc_id=dc_id, media=media, epoch=self.epoch
+        )
+        return await self._db.writer.read(read)
+
+    def keep_foreign_key(self, dc_id: int, key: bytes, *, media: bool) -> None:
+        """Keep a key for another datacenter; it replaces the one of before, which was found dead."""
+        row = (self._n, dc_id, media, key, self.epoch)
+        self._put(("foreign key", dc_id, media), ((schema.PUT_FOREIGN_KEY, row),))
+
     async def unload(self) -> None:
         """Write what is queued and drop peers and update state from memory; their next use reads them again.
 

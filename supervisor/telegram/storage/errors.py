@@ -14,6 +14,10 @@ from pathlib import Path
 from supervisor.config.model import mask_phone
 from supervisor.errors import SupervisorError
 
+# What core/errors.tsv calls a session that a retry would find as unusable as before, and one that is locked.
+SESSION_INVALID = "SESSION_INVALID"
+LOCKED = "SQLITE_BUSY"
+
 
 class StorageBroken(SupervisorError):
     """The file cannot be read or written. Nothing in it was deleted.
@@ -21,12 +25,14 @@ class StorageBroken(SupervisorError):
     Args:
         path: the file.
         problem: what is wrong and what to do, as a clause that follows the path.
+        error_id: SQLite's name for it (``SQLITE_FULL``), by which core/errors.tsv judges it.
     """
 
-    def __init__(self, path: Path | str, problem: str) -> None:
+    def __init__(self, path: Path | str, problem: str, error_id: str | None = None) -> None:
         super().__init__(f"{path} {problem}")
         self.path = str(path)
         self.problem = problem
+        self.error_id = error_id
 
 
 class SessionUnreadable(SupervisorError):
@@ -35,12 +41,14 @@ class SessionUnreadable(SupervisorError):
     Args:
         source: the file's path, "the session string" or the account; never the string itself.
         problem: what is wrong and what to do, as a clause that follows the source.
+        error_id: by which core/errors.tsv judges it; None for what may pass by itself.
     """
 
-    def __init__(self, source: Path | str, problem: str) -> None:
+    def __init__(self, source: Path | str, problem: str, error_id: str | None = SESSION_INVALID) -> None:
         super().__init__(f"{source} {problem}")
         self.source = str(source)
         self.problem = problem
+        self.error_id = error_id
 
 
 class SessionInUse(SupervisorError):
@@ -91,7 +99,8 @@ def broken(path: Path, error: sqlite3.Error | OSError) -> StorageBroken:
         )
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     remedy = _REMEDIES.get(code, "cannot be used: keep a copy of it and report this error")
-    return StorageBroken(path, f"{remedy} ({type(error).__name__}: {error})")
+    name = getattr(error, "sqlite_errorname", None)
+    return StorageBroken(path, f"{remedy} ({type(error).__name__}: {error})", name)
 
 
 def shown(identity: str) -> str:

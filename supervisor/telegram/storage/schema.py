@@ -94,6 +94,19 @@ PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
+# Keys for other datacenters than an account's own. They sign nobody in by themselves: `epoch` is that of the account's
+# key with which the authorization was exported. What an older file lacks it gets when it is opened.
+_FOREIGN_KEYS = """
+CREATE TABLE IF NOT EXISTS foreign_keys (
+    account  INTEGER NOT NULL,
+    dc_id    INTEGER NOT NULL,
+    media    INTEGER NOT NULL,
+    auth_key BLOB NOT NULL,
+    epoch    INTEGER NOT NULL,
+    PRIMARY KEY (account, dc_id, media)
+) WITHOUT ROWID;
+"""
+
 PUT_SESSION = f"INSERT OR REPLACE INTO accounts (n, identity, {_SESSION_COLUMNS}) VALUES ({'?, ' * 14}?)"
 PUT_OLD = (
     f"INSERT INTO old_sessions (identity, retired_at, reason, {_SESSION_COLUMNS}) VALUES ({'?, ' * 15}?)"
@@ -104,6 +117,9 @@ PUT_PEER = (
 PUT_NAME = "INSERT OR REPLACE INTO usernames (account, username, peer, place) VALUES (?, ?, ?, ?)"
 DROP_NAMES = "DELETE FROM usernames WHERE account = ? AND peer = ?"
 PUT_STATE = "INSERT OR REPLACE INTO update_state (account, id, pts, qts, date, seq) VALUES (?, ?, ?, ?, ?, ?)"
+PUT_FOREIGN_KEY = (
+    "INSERT OR REPLACE INTO foreign_keys (account, dc_id, media, auth_key, epoch) VALUES (?, ?, ?, ?, ?)"
+)
 DROP_STATE = "DELETE FROM update_state WHERE account = ? AND id = ?"
 FORGET = (
     "DELETE FROM peers WHERE account = ?",
@@ -152,6 +168,15 @@ def read_old(connection: sqlite3.Connection, identity: str) -> list[OldSession]:
         (identity,),
     )
     return [OldSession(row[0], row[1], row[2], _session(row[3:])) for row in rows]
+
+
+def read_foreign_key(
+    connection: sqlite3.Connection, account: int, dc_id: int, *, media: bool, epoch: int
+) -> bytes | None:
+    """The account's key for another datacenter; None where there is none of this epoch."""
+    query = "SELECT auth_key FROM foreign_keys WHERE account = ? AND dc_id = ? AND media = ? AND epoch = ?"
+    row = connection.execute(query, (account, dc_id, media, epoch)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def read_known(connection: sqlite3.Connection, account: int) -> Known:
@@ -230,6 +255,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         if new:
             connection.executescript(_SCHEMA)
+        connection.executescript(_FOREIGN_KEYS)
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if problems != ["ok"]:
             raise broken(path, _corrupt(problems))

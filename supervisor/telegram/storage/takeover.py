@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import os
 import shutil
 import sqlite3
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from supervisor.telegram.storage.errors import SessionUnreadable
+from supervisor.telegram.storage.errors import LOCKED, SessionUnreadable
 from supervisor.telegram.storage.export import STRING_FORMAT
 from supervisor.telegram.storage.rows import KEY_SIZE, PEER_KINDS, ImportedSession, Peer, UpdateRow
 
@@ -25,6 +27,11 @@ from supervisor.telegram.storage.rows import KEY_SIZE, PEER_KINDS, ImportedSessi
 _STRING_FORMATS = {362: STRING_FORMAT, 356: ">B?256sQ?", 351: ">B?256sI?"}
 _MAGIC = b"SQLite format 3\x00"
 _COPY_ATTEMPTS = 3
+# Where SQLite puts its locks: PENDING_BYTE and the 511 after it (sqlite.org/src, os_unix.c).
+_LOCKS = 0x40000000, 512
+_FLOCK = "hhqqi"  # struct flock on 64-bit Linux: type, whence, start, length, process
+# A random key that ends in so many zero bytes does not occur; a shorter key that was padded does.
+_PADDING = 16
 _SIGN_IN = "nobody is signed in with it: sign in with `tg-supervisor login NAME`"
 
 
@@ -58,13 +65,14 @@ def read_session_file(path: Path) -> ImportedSession:
     """Read a .session file of Pyrogram's or Kurigram's, whatever its schema. Blocks.
 
     The bytes of the file, and of a journal beside it, are copied and the copy is read: opening the original
-    would change it.
+    would change it. A file that another program has locked is that program's session: used twice, Telegram
+    would end it.
 
     Args:
         path: the file.
 
     Raises:
-        SessionUnreadable: it is not such a file, is damaged, or nobody is signed in with it.
+        SessionUnreadable: it is not such a file, is damaged or in use, or nobody is signed in with it.
     """
     with tempfile.TemporaryDirectory(prefix="tg-supervisor-") as directory:  # mode 0700
         copy = _copy(path, Path(directory))
@@ -95,6 +103,7 @@ def _parts(path: Path) -> list[Path]:
 
 def _copy(path: Path, directory: Path) -> Path:
     try:
+        _refuse_if_locked(path)
         for _ in range(_COPY_ATTEMPTS):
             before = _stamp(path)
             for part in _parts(path):
@@ -105,13 +114,14 @@ def _copy(path: Path, directory: Path) -> Path:
             if _stamp(path) == before:
                 break
         else:
-            raise SessionUnreadable(path, "is being written by another program: stop that program first")
+            problem = "is being written by another program: stop that program first"
+            raise SessionUnreadable(path, problem, LOCKED)
     except FileNotFoundError as error:
-        raise SessionUnreadable(path, "does not exist: check the path") from error
+        raise SessionUnreadable(path, "does not exist: check the path", None) from error
     except IsADirectoryError as error:
         raise SessionUnreadable(path, "is a directory: give the .session file in it") from error
     except OSError as error:
-        raise SessionUnreadable(path, f"cannot be read: {error.strerror or error}") from error
+        raise SessionUnreadable(path, f"cannot be read: {error.strerror or error}", None) from error
     copy = directory / path.name
     head = _head(copy)
     if not head and not any(part.exists() and part.stat().st_size for part in _parts(copy)[1:]):
@@ -119,6 +129,21 @@ def _copy(path: Path, directory: Path) -> Path:
     if head and head != _MAGIC:
         raise SessionUnreadable(path, "is not an SQLite database, so no session file: check the path")
     return copy
+
+
+def _refuse_if_locked(path: Path) -> None:
+    """Ask who holds one of SQLite's locks on the file; none is taken."""
+    if sys.platform != "linux" or struct.calcsize("P") != 8:
+        return  # struct flock looks otherwise
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, *_LOCKS, 0)
+        kind, *_, holder = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    finally:
+        os.close(descriptor)
+    if kind != fcntl.F_UNLCK:
+        problem = f"is locked by another program (process {holder}): stop that program first; Telegram ends a session"
+        raise SessionUnreadable(path, f"{problem} that is used twice (AUTH_KEY_DUPLICATED)", LOCKED)
 
 
 def _head(path: Path) -> bytes:
@@ -161,8 +186,8 @@ def _imported(
     key, user_id, is_bot, dc_id = row["auth_key"], row["user_id"], row["is_bot"], row["dc_id"]
     if key is None or user_id is None or is_bot is None:
         raise SessionUnreadable(source, f"holds no signed-in session, {_SIGN_IN}")
-    if not isinstance(key, bytes) or len(key) != KEY_SIZE:
-        size = len(key) if isinstance(key, bytes) else "no"
+    if not isinstance(key, bytes) or len(key) != KEY_SIZE or not any(key[-_PADDING:]):
+        size = len(key.rstrip(b"\0")) if isinstance(key, bytes) else "no"
         raise SessionUnreadable(source, f"holds a key of {size} bytes instead of {KEY_SIZE}: sign in anew")
     if not isinstance(dc_id, int) or not isinstance(user_id, int) or dc_id < 1 or user_id < 1:
         raise SessionUnreadable(source, "names no datacenter or no user: it is damaged; sign in anew")

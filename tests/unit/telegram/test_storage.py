@@ -497,6 +497,42 @@ async def test_another_users_peers_are_forgotten(db: SessionsDb) -> None:
 # --- One session, one use ------------------------------------------------------------------------
 
 
+async def test_keys_for_other_datacenters_belong_to_the_accounts_own(path: Path) -> None:
+    """Kept over a restart, by datacenter and kind; with another key of the account's they are good for nothing."""
+    db = await SessionsDb.open(path)
+    storage = db.account("bot:1")
+    await storage.auth_key(b"\1" * 256)
+    assert await storage.foreign_key(4, media=True) is None
+    storage.keep_foreign_key(4, b"\4" * 256, media=True)
+    storage.keep_foreign_key(4, b"\5" * 256, media=True)
+    db.account("bot:2").keep_foreign_key(4, b"\6" * 256, media=True)
+    await db.close()
+    db = await SessionsDb.open(path)
+    storage = db.account("bot:1")
+    assert await storage.foreign_key(4, media=True) == b"\5" * 256
+    assert await storage.foreign_key(4, media=False) is None
+    assert await storage.foreign_key(5, media=True) is None
+    await storage.auth_key(b"\2" * 256)
+    assert await storage.foreign_key(4, media=True) is None
+    await db.close()
+
+
+async def test_a_file_from_before_there_were_such_keys_takes_them(path: Path) -> None:
+    """Its table is added when the file is opened; what it holds stays."""
+    db = await SessionsDb.open(path)
+    await db.account("bot:1").auth_key(b"\1" * 256)
+    await db.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE foreign_keys")
+    db = await SessionsDb.open(path)
+    storage = db.account("bot:1")
+    storage.keep_foreign_key(4, b"\4" * 256, media=True)
+    await storage.persist()
+    assert await storage.foreign_key(4, media=True) == b"\4" * 256
+    assert await storage.auth_key() == b"\1" * 256
+    await db.close()
+
+
 async def test_two_accounts_with_one_key_are_refused(db: SessionsDb) -> None:
     """A key that an open account uses is refused to another: at open, when set, when taken over."""
     first, second, third = (db.account(f"session:{name}") for name in "abc")
