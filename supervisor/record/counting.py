@@ -1,26 +1,50 @@
 """Counting the log over a span of time: whole hours and days from the roll-ups, what lies before them from the rows.
 
-So a count is exact, and costs about the same whether the log has a thousand rows or ten million. Plain sqlite3, read-only.
+So a count is exact, and costs about the same whether the log has a thousand rows or ten million: all accounts together
+are a few rows for each hour, one account is one row for each part of a day, day or ten days. Plain sqlite3, read-only.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.core.failure import Kind
-from supervisor.record.queries import account_condition
-from supervisor.record.rollups import ALL, DAY, HOUR, Histogram, teach
+from supervisor.core.failure import Kind, Result
+from supervisor.record.queries import account_condition, is_pattern
+from supervisor.record.rollups import (
+    BITS,
+    DAY,
+    FAILED,
+    HOUR,
+    PART,
+    RECOVERED,
+    RECOVERED_UNTIMED,
+    SPAN,
+    UNTIMED,
+    Histogram,
+    Lane,
+    teach,
+    unpacked,
+)
 
 # Where more rows than this lie between the asked time and the next midnight, a span of days begins at its own midnight:
 # counting them one by one would take longer than all the rest.
 _EXACT_EDGE = 20_000
-_SHORT = 2 * DAY  # s; a span up to this long is never widened for that
+_SHORT = (
+    2 * DAY
+)  # s; a span up to this long goes on from the next part of a day, and may have five times as many
+_LONG = 40 * DAY  # s; what began longer ago is counted in spans of ten days
 
-# So many recoveries are sorted for exact percentiles; those of more come from the roll-ups.
-EXACT_DURATIONS = 10_000
+# Durations are sorted for exact percentiles where at most so many recoveries, and so many rows of the log, have to be
+# looked at; else they come from the roll-ups.
+EXACT_DURATIONS = 4_000
+_OF_ONE_ACCOUNT = 2_000  # recoveries; they lie all over the file
+_EXACT_ROWS = 30_000
 
 _ENDED = "outcome IN ('recovered', 'failed')"  # word for word the condition of an index, which holds all that is needed
 
@@ -48,6 +72,21 @@ class Count:
     longest: float = 0.0
     lengths: Histogram = field(default_factory=Histogram)
 
+    def add(self, count: int, longest: float, lengths: bytes) -> None:
+        """Count more of them."""
+        self.count += count
+        self.longest = max(self.longest, longest)
+        self.lengths.merge(lengths)
+
+
+@dataclass(slots=True)
+class Ended:
+    """How an account's incidents ended, and how long the recoveries took."""
+
+    recovered: int = 0
+    failed: int = 0
+    lengths: Histogram = field(default_factory=Histogram)
+
 
 @dataclass(frozen=True, slots=True)
 class Took:
@@ -72,53 +111,107 @@ class Log:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._now = time.time()  # only decides which roll-ups are sure to be there
+        self._plain = db.cursor()
+        self._plain.row_factory = None  # tuples: half the time of sqlite3.Row
+        self._added: dict[tuple[str, int, int], int] = {}
         teach(db)
         db.execute("BEGIN")
 
-    def start(self, since: float, now: float, step: int = DAY) -> float:
-        """Where counting begins: at `since`, or where that is not to be had, at the start of its day (or hour).
+    def start(self, since: float, step: int | None = None) -> float:
+        """Where counting begins: at `since`, or where that is not to be had, at the start of its day (or ten days).
 
-        It is not to be had where the rows of that day are partly gone already, or are too many.
+        It is not to be had where the rows up to the first roll-up are partly gone already, or are too many.
 
         Args:
             since: Unix time.
-            now: Unix time.
-            step: `DAY`, or `HOUR` for counts without an account.
+            step: `HOUR` for counts without an account.
         """
-        whole = since // step * step
+        step = step or self._step(since)
         if not self._has_rows_since(since):
-            return whole
-        if now - since > _SHORT and self._rows_between(since, whole + step) > _EXACT_EDGE:
-            return whole
+            whole = step if step == HOUR else max(step, DAY)
+            return since // whole * whole
+        most = _EXACT_EDGE if self._now - since > _SHORT else 5 * _EXACT_EDGE
+        if self._rows_between(since, _up(since, step)) > most:
+            return since // step * step
         return since
 
     def by_sort(self, asked: Asked) -> dict[Sort, Count]:
-        """The counts by kind, action and outcome."""
-        step = HOUR if asked.account is None else DAY
-        counts: dict[Sort, Count] = {}
-        for kind, action, outcome, count, longest, lengths in self._pieces(
-            asked, step, "kind, action, outcome", rolled=f" AND kind <> '{ALL}'"
+        """The counts by kind, action and outcome. With an account, the longest may be 9 % off."""
+        counts: defaultdict[Sort, Count] = defaultdict(Count)
+        if asked.account is None:
+            first = _up(asked.since, HOUR)
+            self._add_hours(asked, first, counts)
+        else:
+            first = _up(asked.since, self._step(asked.since))
+            wide = self._is_wide(asked.account)
+            if wide:
+                self._add_hours(asked, first, counts)
+            total = sum(self._counts(asked.account, wide, *stretch) for stretch in self._stretches(first))
+            self._add_lanes(asked, -1 if wide else 1, total, counts)
+        for kind, action, outcome, *sums in self._rows(asked, first, "kind, action, outcome"):
+            counts[kind, action, outcome].add(*sums)
+        return {sort: count for sort, count in counts.items() if count.count}
+
+    def _add_hours(self, asked: Asked, first: float, counts: defaultdict[Sort, Count]) -> None:
+        """Count for all accounts together, from an hour's start on."""
+        conditions, values = _conditions(Asked(asked.since, None, asked.kind))
+        statement = (
+            "SELECT kind, action, outcome, sum(count), max(longest), merged(lengths) FROM rollups "
+            f"WHERE step = ? AND start >= ?{conditions} GROUP BY 1, 2, 3"
+        )
+        for kind, action, outcome, *sums in self._db.execute(statement, (HOUR, first, *values)):
+            counts[kind, action, outcome].add(*sums)
+
+    def _add_lanes(self, asked: Asked, sign: int, total: int, counts: defaultdict[Sort, Count]) -> None:
+        """Count, or take away, what the lanes hold; what they know of durations is their class."""
+        known = self._lanes()
+        for (kind, action, outcome, length), many in zip(known, unpacked(total, len(known)), strict=True):
+            if many and asked.kind in {None, kind}:
+                found = counts[kind, action, outcome]
+                found.count += sign * many
+                if length != UNTIMED:
+                    found.lengths.add_class(length, sign * many)
+        for found in counts.values():
+            found.longest = max((length for length, _ in found.lengths), default=0.0)
+
+    def _is_wide(self, account: str) -> bool:
+        """Whether a pattern stands for most accounts: it is quicker then to take the others away from all."""
+        statement = "SELECT 2 * sum(account GLOB ? AND account <> '') > count(*) FROM (SELECT DISTINCT account FROM totals WHERE step = ?)"
+        return bool(is_pattern(account) and self._db.execute(statement, (account, SPAN)).fetchone()[0])
+
+    def by_account(self, asked: Asked) -> dict[str, Ended]:
+        """How incidents ended, by account. Rows without an account are left out."""
+        first = _up(asked.since, self._step(asked.since))
+        sums: defaultdict[str, int] = defaultdict(int)
+        for account, packed in self._totals(asked, first, "counts" if asked.kind else "ended"):
+            sums[account] += int.from_bytes(packed, "little")
+        ended = self._ended_as(asked, sums) if asked.kind else _ended(sums)
+        for account, outcome, count, _, lengths in self._rows(
+            asked, first, "account, outcome", f" AND {_ENDED} AND account <> ''"
         ):
-            _add(counts.setdefault((kind, action, outcome), Count()), count, longest, lengths)
-        return counts
+            found = ended.setdefault(account, Ended())
+            if outcome == Result.FAILED:
+                found.failed += count
+            else:
+                found.recovered += count
+                found.lengths.merge(lengths)
+        return ended
 
-    def by_account(self, asked: Asked) -> dict[tuple[str, str], Count]:
-        """How incidents ended, by account and outcome: ``recovered`` or ``failed``. Rows without an account are left out."""
-        counts: dict[tuple[str, str], Count] = {}
-        more = f" AND {_ENDED} AND account <> ''"
-        rolled = "" if asked.kind else f" AND kind = '{ALL}'"
-        for account, outcome, count, longest, lengths in self._pieces(
-            asked, DAY, "account, outcome", more, rolled
-        ):
-            _add(counts.setdefault((account, outcome), Count()), count, longest, lengths)
-        return counts
+    def durations(self, asked: Asked, recovered: int) -> list[Took] | None:
+        """Every recovery's duration; None where the rows are partly gone, or are too many to look at each.
 
-    def durations(self, asked: Asked) -> list[Took] | None:
-        """Every recovery's duration; None where the rows are partly gone: then the counts' histograms have to do.
+        Then the counts' histograms have to do.
 
-        It is worth its time for up to `EXACT_DURATIONS`.
+        Args:
+            asked: whose.
+            recovered: how many there are.
         """
-        if not self._has_rows_since(asked.since):
+        if asked.account is not None and not is_pattern(asked.account):
+            few = recovered <= _OF_ONE_ACCOUNT
+        else:
+            few = recovered <= EXACT_DURATIONS and self._rows_between(asked.since, math.inf) <= _EXACT_ROWS
+        if not few or not self._has_rows_since(asked.since):
             return None
         conditions, values = _conditions(asked)
         statement = (
@@ -146,23 +239,74 @@ class Log:
         )
         return [(row[0], row[1], row[2]) for row in self._db.execute(statement, values)]
 
-    def _pieces(
-        self, asked: Asked, step: int, columns: str, more: str = "", rolled: str = ""
-    ) -> Iterator[tuple[Any, ...]]:
-        """The columns asked for, with count, longest and lengths: of the rows up to the first whole step, then of the rest."""
-        conditions, values = _conditions(asked)
-        first = -(-asked.since // step) * step
+    def _step(self, since: float) -> int:
+        """The length of the first roll-ups of an account that are used."""
+        age = self._now - since
+        return PART if age <= _SHORT else DAY if age <= _LONG else SPAN
+
+    def _stretches(self, first: float) -> Iterator[tuple[int, int]]:
+        """Step and start of the totals that make up the time from `first` on."""
+        newest = self._db.execute("SELECT max(start) FROM totals WHERE step = ?", (SPAN,)).fetchone()[0]
+        end = first if newest is None else newest + SPAN
+        for step, longer in ((PART, DAY), (DAY, SPAN), (SPAN, SPAN)):
+            until = end if step == SPAN else min(_up(first, longer), end)
+            yield from ((step, start) for start in range(int(first), int(until), step))
+            first = max(first, until)
+
+    def _totals(self, asked: Asked, first: float, column: str) -> Iterator[tuple[str, bytes]]:
+        """An account and a packed column of its, for each stretch of time from `first` on."""
+        conditions, values = _conditions(Asked(asked.since, asked.account))
+        statement = (
+            f"SELECT account, {column} FROM totals WHERE step = ? AND start = ? AND account <> ''{conditions}"
+        )
+        for step, start in self._stretches(first):
+            yield from self._plain.execute(statement, (step, start, *values))
+
+    def _counts(self, account: str, others: bool, step: int, start: int) -> int:
+        """The lanes of all accounts asked for (or of all others) over one stretch: the last day is in the last week, too."""
+        key = account, step, start
+        if key not in self._added:
+            chosen = f"{account_condition(account)} AND account <> ''"
+            statement = f"SELECT counts FROM totals WHERE step = ? AND start = ? AND {f'NOT ({chosen})' if others else chosen}"
+            found = self._plain.execute(statement, (step, start, account))
+            self._added[key] = sum(int.from_bytes(packed, "little") for (packed,) in found)
+        return self._added[key]
+
+    def _rows(self, asked: Asked, first: float, columns: str, more: str = "") -> Iterator[tuple[Any, ...]]:
+        """The columns asked for, with count, longest and lengths, of the rows up to the first roll-up."""
         if first > asked.since:
+            conditions, values = _conditions(asked)
             yield from self._db.execute(
-                f"SELECT {columns}, sum(count), coalesce(max(duration), 0.0), lengths(duration, count) FROM failures "
+                f"SELECT {columns}, sum(count), coalesce(max(duration), 0.0), "
+                "lengths(duration, count) FILTER (WHERE duration IS NOT NULL) FROM failures "
                 f"WHERE at >= ? AND at < ?{conditions}{more} GROUP BY {columns}",
                 (asked.since, first, *values),
             )
-        yield from self._db.execute(
-            f"SELECT {columns}, sum(count), max(longest), merged(lengths) FROM rollups "
-            f"WHERE step = ? AND start >= ?{conditions}{more}{rolled} GROUP BY {columns}",
-            (step, first, *values),
-        )
+
+    def _lanes(self) -> list[Lane]:
+        """What the lanes of `counts` count."""
+        return self._db.execute("SELECT kind, action, outcome, length FROM lanes ORDER BY number").fetchall()
+
+    def _ended_as(self, asked: Asked, sums: dict[str, int]) -> dict[str, Ended]:
+        """How the incidents of one kind ended."""
+        known = self._lanes()
+        failed, recovered = [], []
+        for number, (kind, _, outcome, length) in enumerate(known):
+            if kind == asked.kind and outcome == Result.FAILED:
+                failed.append(number)
+            elif kind == asked.kind and outcome == Result.RECOVERED:
+                recovered.append((number, length))
+        ended = {}
+        for account, total in sums.items():
+            lanes = unpacked(total, len(known))
+            timed = [(length, lanes[number]) for number, length in recovered if lanes[number]]
+            found = Ended(sum(many for _, many in timed), sum(lanes[number] for number in failed))
+            for length, many in timed:
+                if length != UNTIMED:
+                    found.lengths.add_class(length, many)
+            if found.recovered or found.failed:
+                ended[account] = found
+        return ended
 
     def _has_rows_since(self, since: float) -> bool:
         """Whether every row from then on is still there: the first number is 1, so that nothing was ever deleted else."""
@@ -186,10 +330,21 @@ class Log:
         return int(after[0] - first[0])
 
 
-def _add(to: Count, count: int, longest: float, lengths: bytes) -> None:
-    to.count += count
-    to.longest = max(to.longest, longest)
-    to.lengths.merge(lengths)
+def _ended(sums: dict[str, int]) -> dict[str, Ended]:
+    """How incidents of all kinds ended."""
+    ended = {}
+    for account, total in sums.items():
+        if total:
+            lanes = unpacked(total)
+            ended[account] = Ended(
+                sum(lanes[RECOVERED_UNTIMED:]), lanes[FAILED], Histogram.of(total >> (BITS * RECOVERED))
+            )
+    return ended
+
+
+def _up(at: float, step: float) -> float:
+    """The first start of a step from then on."""
+    return math.inf if step == math.inf else -(-at // step) * step
 
 
 def _conditions(asked: Asked) -> tuple[str, list[object]]:

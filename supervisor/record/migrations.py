@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 from supervisor.errors import ConfigError
+from supervisor.record import rollups
 
 _V1 = """
 CREATE TABLE failures (             -- the recovery log: one row per failure, and one that closes the incident
@@ -117,7 +118,62 @@ CREATE INDEX failures_ended ON failures (at, account, kind, outcome, duration, c
     WHERE outcome IN ('recovered', 'failed');
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+# What `log` is asked for by kind, and what nobody has dealt with, is found without a walk through the whole log.
+_V3 = """
+CREATE TABLE totals (               -- rows of failures, counted for each account; see rollups.py
+    step INTEGER NOT NULL,          -- 10800, 86400 or 864000
+    start INTEGER NOT NULL,         -- Unix time, a multiple of step
+    account TEXT NOT NULL,          -- '': rows without an account
+    ended BLOB NOT NULL,            -- 32 bits for each way in which an incident ended
+    counts BLOB NOT NULL,           -- 32 bits for each lane
+    PRIMARY KEY (step, start, account)  -- with a rowid: a row of 1.5 kB then needs no page of its own
+);
+CREATE TABLE lanes (                -- what the lanes of totals.counts count
+    number INTEGER PRIMARY KEY,     -- from 0
+    kind TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    length INTEGER NOT NULL         -- class of the duration; -1: none
+);
+CREATE INDEX failures_kind ON failures (kind, at);
+CREATE INDEX failures_account_kind ON failures (account, kind, at);
+DROP INDEX failures_unresolved;
+CREATE INDEX failures_unresolved_at ON failures (at) WHERE resolved_at IS NULL;
+CREATE INDEX failures_unresolved_account ON failures (account, at) WHERE resolved_at IS NULL;
+CREATE INDEX failures_unresolved_kind ON failures (kind, at) WHERE resolved_at IS NULL;
+"""
+
+
+def _count_accounts(db: sqlite3.Connection) -> None:
+    """Fill `totals`: the last days from the rows, the rest from V2's roll-ups by the day, which trimming then deletes."""
+    db.create_function("added", 2, rollups.added, deterministic=True)
+    lanes = rollups.Lanes()
+    days = rollups.Tally(lanes)
+    old = "SELECT start, account, kind, action, outcome, count, lengths FROM rollups WHERE step = 86400 AND kind <> '*'"
+    for start, account, *sort, count, lengths in db.execute(old):
+        timed = 0
+        for length, many in enumerate(rollups.unpacked(int.from_bytes(lengths, "little"))):
+            if many:
+                days.add_total(start, account, (*sort, length), many)
+                timed += many
+        if count > timed:
+            days.add_total(start, account, (*sort, rollups.UNTIMED), count - timed)
+    db.executemany(rollups.WRITE_TOTALS, days.totals((rollups.DAY, rollups.SPAN)))
+    parts = rollups.Tally(lanes)
+    rows = (
+        "SELECT at, coalesce(account, ''), kind, action, outcome, duration, count FROM failures "
+        "WHERE at >= (SELECT max(at) FROM failures) - ?"
+    )
+    for at, account, *sort, duration, count in db.execute(rows, (rollups.KEPT[rollups.PART],)):
+        timed = duration is not None and sort[-1] == "recovered"
+        length = rollups.length_class(duration) if timed else rollups.UNTIMED
+        parts.add_total(int(at // rollups.PART) * rollups.PART, account, (*sort, length), count)
+    db.executemany(rollups.WRITE_TOTALS, parts.totals((rollups.PART,)))
+    db.executemany(rollups.WRITE_LANES, lanes.unsaved())
+
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_FILLED = {3: _count_accounts}  # what SQL cannot say, in the same transaction
 SCHEMA = len(MIGRATIONS)
 
 
@@ -154,10 +210,13 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
     """
     check_not_newer(db, path)
     for number in range(version(db) + 1, SCHEMA + 1):
-        # executescript would commit first; the transaction is part of the script, so that all of it counts or nothing.
-        script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[number - 1]}\nPRAGMA user_version = {number};\nCOMMIT;"
+        # executescript would commit first; the transaction begins in the script, so that all of it counts or nothing.
         try:
-            db.executescript(script)
+            db.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[number - 1]}")
+            if number in _FILLED:
+                _FILLED[number](db)
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")

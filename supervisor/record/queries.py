@@ -5,10 +5,11 @@ The commands that read stand on this: nothing here imports asyncio.
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,9 +18,13 @@ from supervisor.errors import SupervisorError
 from supervisor.ports import AccountSnapshot, Saved
 from supervisor.record import rows
 from supervisor.record.migrations import check_not_newer, version
+from supervisor.record.rollups import SPAN
 
 _BUSY = 5.0  # s; readers wait for the writer only while it makes the file or recovers it after a crash
 _DAY = 86_400.0
+_NEWEST = (
+    10_000  # rows that are looked through for those of a pattern, before each account that it stands for is
+)
 
 
 class RecordUnreadable(SupervisorError):
@@ -81,17 +86,40 @@ def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 def log_rows(db: sqlite3.Connection, wanted: LogFilter, limit: int = 100) -> list[rows.LogRow]:
     """The newest rows that match, oldest first. With `after_id`: the next rows after it."""
-    conditions, values = _conditions(wanted)
-    if wanted.after_id is not None:
-        order = "id ASC"
-    elif wanted.account is not None and not is_pattern(wanted.account):
-        order = "at DESC, id DESC"  # the order of its index: an account may have a million rows
+    if wanted.account is not None and wanted.after_id is None and is_pattern(wanted.account):
+        found = _of_many(db, wanted, limit)
     else:
-        order = "id DESC"
-    # Only the conditions' own fixed texts are put into the statement; what was asked for goes in as values.
-    statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY {order} LIMIT ?"
-    found = [rows.failure_row(row) for row in db.execute(statement, (*values, limit))]
-    return sorted(found, key=lambda row: row.id)
+        conditions, values = _conditions(wanted)
+        # The order of an index, so that SQLite is done at the limit; else it would sort all that match.
+        order = "at DESC, id DESC" if wanted.after_id is None else "id"
+        statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY {order} LIMIT ?"
+        found = db.execute(statement, (*values, limit)).fetchall()
+    return sorted(map(rows.failure_row, found), key=lambda row: row.id)
+
+
+def _of_many(db: sqlite3.Connection, wanted: LogFilter, limit: int) -> list[sqlite3.Row]:
+    """Rows of the accounts that a pattern stands for: out of the log's newest if they suffice, else account by account."""
+    conditions, values = _conditions(replace(wanted, after_id=newest_id(db) - _NEWEST))
+    found = db.execute(
+        f"SELECT * FROM failures WHERE {conditions} ORDER BY id DESC LIMIT ?", (*values, limit)
+    ).fetchall()
+    if len(found) >= limit:
+        return found
+    # The newest `limit` rows belong to the `limit` accounts whose newest rows are the newest of all, at most.
+    conditions, (_, *values) = _conditions(replace(wanted, account="", after_id=None))
+    newest = f"SELECT at FROM failures WHERE {conditions.replace('account = ?', 'account = known.account')} ORDER BY at DESC"
+    accounts = db.execute(
+        f"SELECT account, ({newest} LIMIT 1) AS newest FROM "
+        "(SELECT DISTINCT account FROM totals WHERE step = ? AND account GLOB ?) AS known "
+        "WHERE newest IS NOT NULL ORDER BY newest DESC LIMIT ?",
+        (*values, SPAN, wanted.account, limit),
+    ).fetchall()
+    numbers = f"SELECT at, id FROM failures WHERE {conditions} ORDER BY at DESC, id DESC LIMIT ?"
+    of_each = (db.execute(numbers, (account, *values, limit)).fetchall() for account, _ in accounts)
+    newest_rows = heapq.nlargest(limit, (tuple(row) for found in of_each for row in found))
+    return [
+        db.execute("SELECT * FROM failures WHERE id = ?", (number,)).fetchone() for _, number in newest_rows
+    ]
 
 
 def newest_id(db: sqlite3.Connection) -> int:
@@ -102,14 +130,17 @@ def newest_id(db: sqlite3.Connection) -> int:
 
 def accounts(db: sqlite3.Connection) -> list[SavedAccount]:
     """The accounts of the last run, by name."""
-    number = "SELECT max(id) FROM failures WHERE account = ? AND at <= ? AND last_at >= ? AND outcome <> 'recovered'"
+    # Rows begin up to a day before the last failure that was merged into them: the disk was full, say.
+    number = "SELECT max(id) FROM failures WHERE account = ? AND at BETWEEN ? AND ? AND last_at >= ? AND outcome <> 'recovered'"
     found = []
     for row in db.execute("SELECT * FROM accounts ORDER BY name"):
         snapshot = rows.account_snapshot(row)
         failure = snapshot.last_failure
         failure_id = None
         if failure is not None:
-            failure_id = db.execute(number, (snapshot.name, failure.at, failure.at)).fetchone()[0]
+            failure_id = db.execute(
+                number, (snapshot.name, failure.at - _DAY, failure.at, failure.at)
+            ).fetchone()[0]
         found.append(SavedAccount(snapshot, failure_id))
     return found
 
@@ -204,15 +235,18 @@ def is_pattern(account: str) -> bool:
 
 
 def _conditions(wanted: LogFilter) -> tuple[str, list[object]]:
+    """The conditions and their values; the account's is the first. Their own fixed texts only: what was asked for is a value.
+
+    With `after_id` a plus before a column keeps SQLite from using its index: it then walks the rows by their numbers.
+    """
+    plus = "" if wanted.after_id is None else "+"
     asked: list[tuple[str, object]] = []
     if wanted.account is not None:
-        # With a plus SQLite walks the rows from the newest, and is done at the limit; else it would sort all that match.
-        plus = "+" if is_pattern(wanted.account) or wanted.after_id is not None else ""
         asked.append((plus + account_condition(wanted.account), wanted.account))
     if wanted.kind is not None:
-        asked.append(("kind = ?", wanted.kind.value))
+        asked.append((f"{plus}kind = ?", wanted.kind.value))
     if wanted.since is not None:
-        asked.append(("at >= ?", wanted.since))
+        asked.append((f"{plus}at >= ?", wanted.since))
     if wanted.after_id is not None:
         asked.append(("id > ?", wanted.after_id))
     conditions = [text for text, _ in asked] or ["TRUE"]

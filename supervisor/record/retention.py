@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import aiosqlite
 
-from supervisor.record.rollups import DAY, HOUR
+from supervisor.record.rollups import DAY, HOUR, KEPT, SPAN, STEPS
 
 _BATCH = 500
 _SIGN_INS_KEPT = 7 * DAY  # the budget looks back one day
-_ROLLUPS_KEPT = 366 * DAY  # and never less long than the rows that they count
 
 # Each statement deletes at most `_BATCH` rows; ids grow with time, so that the oldest go first.
 _DETAIL = (
     f"DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE at < ? ORDER BY at LIMIT {_BATCH})",
     f"DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_at < ? LIMIT {_BATCH})",
 )
-_ROLLUP = "(step, start, account, kind, action, outcome)"
-_ROLLUPS = (
-    f"DELETE FROM rollups WHERE {_ROLLUP} IN "
-    f"(SELECT {_ROLLUP[1:-1]} FROM rollups WHERE step = ? AND start < ? ORDER BY start LIMIT {_BATCH})"
-)
+_COUNTED = {"rollups": "step, start, account, kind, action, outcome", "totals": "step, start, account"}
+_ROLLUPS = {
+    table: (
+        f"DELETE FROM {table} WHERE ({key}) IN "
+        f"(SELECT {key} FROM {table} WHERE step = ? AND start < ? ORDER BY start LIMIT {_BATCH})"
+    )
+    for table, key in _COUNTED.items()
+}
 _FLOODS = "DELETE FROM floods WHERE until < ?"
 _SIGN_INS = "DELETE FROM sign_ins WHERE at < ?"
 _SHRINK = "PRAGMA incremental_vacuum(200)"
@@ -38,7 +40,14 @@ async def trim(db: aiosqlite.Connection, now: float, retention_days: int) -> boo
     """
     cutoff = now - retention_days * DAY
     work: list[tuple[str, tuple[float, ...]]] = [(statement, (cutoff,)) for statement in _DETAIL]
-    work += [(_ROLLUPS, (step, min(now - _ROLLUPS_KEPT, cutoff - DAY))) for step in (HOUR, DAY)]
+    long = min(now - KEPT[SPAN], cutoff) - SPAN  # never less long than the rows that they count
+    work += [
+        (_ROLLUPS["totals"], (step, long if step == SPAN else now - KEPT[step] - step)) for step in STEPS
+    ]
+    work += [
+        (_ROLLUPS["rollups"], (HOUR, long)),
+        (_ROLLUPS["rollups"], (DAY, now)),
+    ]  # days are of an older release
     more = False
     for statement, values in work:
         cursor = await db.execute(statement, values)

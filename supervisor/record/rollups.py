@@ -1,46 +1,63 @@
-"""Roll-ups of the log: its rows counted by the hour for all accounts together, and by the day for each account.
+"""Roll-ups of the log: its rows counted by the hour for all accounts together, and in longer spans for each account.
 
 They are written in the transaction that writes the rows themselves, so the two always agree, and they outlive the
-rows. Whatever the number of failures, there is at most one for each hour or account-day and sort of failure.
+rows. `rollups` has a row for each hour and sort of failure. `totals` has one row for an account and a span of time,
+whatever happened in it: all its counts are lanes of one big integer, so that the counts of thousands of accounts add up
+at the speed of C. Three lengths of span (`STEPS`) make any stretch of time a sum of a few.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections.abc import Iterator
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast
 
 from supervisor.core.failure import Result, Row
 from supervisor.record.rows import Columns
 
 HOUR = 3600
+PART = 3 * HOUR
 DAY = 86_400
+SPAN = 10 * DAY
 
-# Stands for all accounts, in an hour's roll-ups; for all kinds and actions, where a day's count of how incidents ended
-# is kept a second time, as `by_account` needs it. No account can have this name; '' stands for rows without an account.
+STEPS = (PART, DAY, SPAN)
+"""The lengths of an account's totals; each is a multiple of the one before."""
+
+KEPT = {PART: 4 * DAY, DAY: 45 * DAY, SPAN: 366 * DAY}
+"""How long totals are kept, by their length. The shorter ones serve only to begin at any time, or at any midnight."""
+
+# Stands for all accounts in an hour's roll-ups. No account can have this name; '' stands for rows without an account.
 ALL = "*"
-
-# How an incident ends.
-ENDED = (Result.RECOVERED, Result.FAILED)
 
 WRITE = (
     "INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
     "count = count + excluded.count, longest = max(longest, excluded.longest), "
     "lengths = added(lengths, excluded.lengths)"
 )
+WRITE_TOTALS = (
+    "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "ended = added(ended, excluded.ended), counts = added(counts, excluded.counts)"
+)
+WRITE_LANES = "INSERT OR IGNORE INTO lanes VALUES (?, ?, ?, ?, ?)"
 
 # Durations are kept in classes a factor of 2^(1/4) wide, so that one read from a class is off by 9 % at most.
 _FINENESS = 4
 _SHORTEST = 0.05  # s; what is shorter counts as this
 _LAST = 127  # 0.05 s x 2^(127/4): over five years
-_BITS = 32  # of each class's count
+BITS = 32  # of each class's count
 
 
 def length_class(seconds: float) -> int:
     """The class that a duration falls into."""
-    return min(round(_FINENESS * math.log2(max(seconds, _SHORTEST) / _SHORTEST)), _LAST)
+    return bisect_right(_BOUNDS, seconds)
+
+
+_BOUNDS = [_SHORTEST * 2.0 ** ((number + 0.5) / _FINENESS) for number in range(_LAST)]
 
 
 def class_length(number: int) -> float:
@@ -60,19 +77,29 @@ class Histogram:
     def __init__(self, packed: bytes | None = None) -> None:
         self._packed = int.from_bytes(packed, "little") if packed else 0
 
+    @classmethod
+    def of(cls, lanes: int) -> Histogram:
+        """One of the big integer that it is."""
+        histogram = cls()
+        histogram._packed = lanes
+        return histogram
+
     def __iter__(self) -> Iterator[tuple[float, int]]:
         """Durations and how many there are of each, the shortest first."""
-        rest, number = self._packed, 0
-        while rest:
-            count = rest & ((1 << _BITS) - 1)
-            if count:
-                yield class_length(number), count
-            rest >>= _BITS
-            number += 1
+        return ((_LENGTHS[number], count) for number, count in enumerate(unpacked(self._packed)) if count)
 
     def add(self, seconds: float, count: int) -> None:
         """Count some recoveries that took this long."""
-        self._packed += count << (_BITS * length_class(seconds))
+        self.add_class(length_class(seconds), count)
+
+    def add_class(self, number: int, count: int) -> None:
+        """Count some recoveries of a class."""
+        self._packed += count << (BITS * number)
+
+    def percentile(self, share: float) -> float | None:
+        """The shortest duration that at least this share of all does not exceed."""
+        upto = list(accumulate(unpacked(self._packed)))
+        return _LENGTHS[bisect_left(upto, share * upto[-1])] if upto else None
 
     def merge(self, packed: bytes | None) -> None:
         """Count all that another one holds."""
@@ -81,7 +108,58 @@ class Histogram:
 
     def packed(self) -> bytes:
         """As it is stored; as short as it can be."""
-        return self._packed.to_bytes((self._packed.bit_length() + 7) // 8, "little")
+        return _packed(self._packed)
+
+
+_LENGTHS = [class_length(number) for number in range(_LAST + 1)]
+
+
+def unpacked(number: int, least: int = 0) -> array[int]:
+    """The counts in a big integer's lanes: all up to the last that counts, and at least so many."""
+    lanes = array(
+        "I", number.to_bytes(max(-(-number.bit_length() // BITS), least) * (BITS // 8), sys.byteorder)
+    )
+    if sys.byteorder == "big":
+        lanes.reverse()
+    return lanes
+
+
+# --- Totals of an account ----------------------------------------------------------------------------------
+
+UNTIMED = -1  # the length class of what has no duration
+
+# Lanes of `ended`: how incidents ended, of whatever kind. From the third on, recoveries by their length class.
+FAILED, RECOVERED_UNTIMED, RECOVERED = range(3)
+
+Lane = tuple[str, str, str, int]
+"""Kind, action, outcome and length class."""
+
+
+class Lanes:
+    """Which lane of `counts` counts what: numbered as they come up, so that few are used.
+
+    Args:
+        known: the rows of the table.
+    """
+
+    def __init__(self, known: Iterable[tuple[int, str, str, str, int]] = ()) -> None:
+        self._numbers: dict[Lane, int] = {(kind, *rest): number for number, kind, *rest in known}  # type: ignore[misc]
+        self._saved = len(self._numbers)
+
+    def __iter__(self) -> Iterator[tuple[Lane, int]]:
+        return iter(self._numbers.items())
+
+    def number(self, lane: Lane) -> int:
+        """The number of a lane, a new one where it has none."""
+        return self._numbers.setdefault(lane, len(self._numbers))
+
+    def unsaved(self) -> list[Columns]:
+        """The columns of those that the file does not have yet."""
+        return [(number, *lane) for lane, number in list(self._numbers.items())[self._saved :]]
+
+    def saved(self, upto: int) -> None:
+        """So many more are in the file."""
+        self._saved += upto
 
 
 @dataclass(slots=True)
@@ -94,34 +172,63 @@ class _Sum:
 class Tally:
     """The roll-ups of one batch of rows."""
 
-    def __init__(self) -> None:
-        self._sums: dict[tuple[int, int, str, str, str, str], _Sum] = {}
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._hours: dict[tuple[int, str, str, str], _Sum] = {}
+        self._accounts: dict[
+            tuple[int, str], tuple[int, int]
+        ] = {}  # start of the part, account: ended, counts
 
     def add(self, row: Row) -> None:
-        """Count a row: in its hour, and on its account's day."""
-        hour, day = int(row.at // HOUR) * HOUR, int(row.at // DAY) * DAY
-        account, kind, action, outcome = (
-            row.account or "",
-            row.kind.value,
-            row.action.value,
-            row.outcome.value,
-        )
-        self._add((HOUR, hour, ALL, kind, action, outcome), row)
-        self._add((DAY, day, account, kind, action, outcome), row)
-        if row.outcome in ENDED:
-            self._add((DAY, day, account, ALL, ALL, outcome), row)
-
-    def _add(self, key: tuple[int, int, str, str, str, str], row: Row) -> None:
-        found = self._sums.get(key) or self._sums.setdefault(key, _Sum())
+        """Count a row: in its hour, and for its account."""
+        kind, action, outcome = row.kind.value, row.action.value, row.outcome.value
+        key = (int(row.at // HOUR) * HOUR, kind, action, outcome)
+        found = self._hours.get(key) or self._hours.setdefault(key, _Sum())
         found.count += row.count
+        length = UNTIMED
         if row.outcome is Result.RECOVERED and row.duration is not None:
+            length = length_class(row.duration)
             found.longest = max(found.longest, row.duration)
             found.lengths.add(row.duration, row.count)
+        self.add_total(
+            int(row.at // PART) * PART, row.account or "", (kind, action, outcome, length), row.count
+        )
+
+    def add_total(self, start: int, account: str, lane: Lane, count: int) -> None:
+        """Count for an account alone.
+
+        Args:
+            start: the start of the part of a day; Unix time.
+            account: its name, or ''.
+            lane: what happened.
+            count: how often.
+        """
+        ended, counts = self._accounts.get((start, account), (0, 0))
+        if lane[2] == Result.FAILED:
+            ended += count << (BITS * FAILED)
+        elif lane[2] == Result.RECOVERED:
+            ended += count << (BITS * (RECOVERED + lane[3]))  # UNTIMED lies just before the classes
+        self._accounts[start, account] = ended, counts + (count << (BITS * self._lanes.number(lane)))
 
     def columns(self) -> Iterator[Columns]:
         """The columns of `rollups`, in the order of the table."""
-        for key, found in self._sums.items():
-            yield (*key, found.count, found.longest, found.lengths.packed())
+        for (hour, *sort), found in self._hours.items():
+            yield (HOUR, hour, ALL, *sort, found.count, found.longest, found.lengths.packed())
+
+    def totals(self, steps: Iterable[int] = STEPS) -> Iterator[Columns]:
+        """The columns of `totals`, in the order of the table and of its key."""
+        for step in steps:
+            sums: dict[tuple[int, str], tuple[int, int]] = {}
+            for (part, account), (ended, counts) in self._accounts.items():
+                key = (part // step * step, account)
+                before = sums.get(key, (0, 0))
+                sums[key] = before[0] + ended, before[1] + counts
+            for (start, account), (ended, counts) in sorted(sums.items()):
+                yield (step, start, account, _packed(ended), _packed(counts))
+
+
+def _packed(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "little")
 
 
 # --- Functions for SQL -----------------------------------------------------------------------------------
@@ -151,14 +258,16 @@ class _Lengths:
     """``lengths(duration, count)``: a packed histogram of rows of the log."""
 
     def __init__(self) -> None:
-        self._total = Histogram()
+        self._counts = [0] * (_LAST + 1)
 
-    def step(self, duration: float | None, count: int) -> None:
-        if duration is not None:
-            self._total.add(duration, count)
+    def step(self, duration: float, count: int) -> None:
+        self._counts[bisect_right(_BOUNDS, duration)] += count
 
     def finalize(self) -> bytes:
-        return self._total.packed()
+        lanes = array("I", self._counts)
+        if sys.byteorder == "big":
+            lanes.byteswap()
+        return lanes.tobytes()
 
 
 def teach(db: sqlite3.Connection) -> None:

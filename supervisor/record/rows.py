@@ -87,9 +87,9 @@ def row_json(row: Row, row_id: int | None) -> dict[str, Any]:
         "method": row.method,
         "action": row.action.value,
         "attempt": row.attempt,
-        "delay_s": row.delay,
+        "delay_s": round(row.delay, 3),
         "outcome": row.outcome.value,
-        "duration_s": row.duration,
+        "duration_s": None if row.duration is None else round(row.duration, 3),
         "cause": list(row.cause),
     }
     if row.count > 1:

@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _TRIES = 3
 _BETWEEN_TRIES = 0.5  # s
 _TRIM_EVERY = 3600.0  # s
+_SIGNS_MISSED = 3  # in a row, after which the file counts as not written
 _PASSING = (sqlite3.OperationalError, OSError)  # locked, full, unreadable: may pass by itself
 
 
@@ -84,8 +85,10 @@ class Store:
         self._task: asyncio.Task[None] | None = None
         self._db: aiosqlite.Connection | None = None
         self._next_id = 1
+        self._lanes = rollups.Lanes()
         self._stuck: Batch | None = None  # could not be written; goes first
         self._failing_since: float | None = None  # monotonic
+        self._last_write = time.monotonic()
         self._waiters: list[asyncio.Future[None]] = []
         self._newest: dict[str | None, tuple[int, Entry]] = {}  # account -> its newest failure
         self._started_at = now()
@@ -170,6 +173,12 @@ class Store:
         except (SupervisorError, OSError) as error:
             _log.error("the last run's waits and incidents are lost: %s", error)
             return Saved()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the last write succeeded and is not long ago: a disk may hang, too, instead of saying no."""
+        silent = time.monotonic() - self._last_write
+        return self._failing_since is None and silent < _SIGNS_MISSED * self._settings.heartbeat
 
     def row_id(self, row: Row) -> int | None:
         """The number under which an account's newest failure stands in the log; None until it is written."""
@@ -283,7 +292,8 @@ class Store:
             "heartbeat_at": self._now(),
             "stopped_at": self._now() if self._closing.is_set() else None,
         }
-        written = await write(db, batch, meta if self._settings.is_daemon else {}, self._next_id)
+        written = await write(db, batch, meta if self._settings.is_daemon else {}, self._next_id, self._lanes)
+        self._last_write = time.monotonic()
         self._next_id = written.next_id
         self._newest.update(written.failures)
 
@@ -295,6 +305,7 @@ class Store:
         await db.create_function("added", 2, rollups.added, deterministic=True)
         for row in await db.execute_fetchall("SELECT seq FROM sqlite_sequence WHERE name = 'failures'"):
             self._next_id = max(self._next_id, row[0] + 1)
+        self._lanes = rollups.Lanes(await db.execute_fetchall("SELECT * FROM lanes ORDER BY number"))  # type: ignore[arg-type]
         open_ones = await db.execute_fetchall("SELECT id FROM incidents WHERE closed_at IS NULL")
         self._buffer.hold_open(row[0] for row in open_ones)
         return db

@@ -43,8 +43,8 @@ class Written:
     """What was found while the rows were walked: the number of each account's newest row, for `status`; the roll-ups."""
 
     next_id: int
+    tally: rollups.Tally
     failures: dict[str | None, tuple[int, Entry]] = field(default_factory=dict)
-    tally: rollups.Tally = field(default_factory=rollups.Tally)
 
     def columns(self, batch: Batch) -> Iterator[Columns]:
         """The rows of a batch with their numbers; runs in the writer's thread."""
@@ -61,15 +61,19 @@ def is_same(row: Row, entry: Entry) -> bool:
     return row.error_id == entry.row.error_id and entry.row.at <= row.at <= entry.last_at
 
 
-async def write(db: aiosqlite.Connection, batch: Batch, meta: Mapping[str, object], next_id: int) -> Written:
+async def write(
+    db: aiosqlite.Connection, batch: Batch, meta: Mapping[str, object], next_id: int, lanes: rollups.Lanes
+) -> Written:
     """Write a batch in one transaction: all of it, or (where this raises) nothing.
 
     The rows are turned into columns by generators that SQLite's thread walks: the event loop does none of it.
     """
-    written = Written(next_id)
+    written = Written(next_id, rollups.Tally(lanes))
     await db.execute("BEGIN IMMEDIATE")
     try:
         await _write(db, batch, written)
+        new = lanes.unsaved()
+        await db.executemany(rollups.WRITE_LANES, new)
         await db.executemany(_META, list(meta.items()))
         await db.execute("COMMIT")
     except BaseException:
@@ -77,6 +81,7 @@ async def write(db: aiosqlite.Connection, batch: Batch, meta: Mapping[str, objec
         if db.in_transaction:
             await db.execute("ROLLBACK")
         raise
+    lanes.saved(len(new))
     return written
 
 
@@ -84,6 +89,7 @@ async def _write(db: aiosqlite.Connection, batch: Batch, written: Written) -> No
     if batch.rows:
         await db.executemany(_FAILURE, written.columns(batch))
         await db.executemany(rollups.WRITE, written.tally.columns())
+        await db.executemany(rollups.WRITE_TOTALS, written.tally.totals())
     if batch.recovered:
         await db.executemany(_RECOVERED, ((at, incident) for incident, at in batch.recovered.items()))
     if batch.incidents:

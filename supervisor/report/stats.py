@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor.core.failure import Action, Kind, Result
-from supervisor.record.counting import EXACT_DURATIONS, Asked, Count, Log, Sort
+from supervisor.record.counting import Asked, Count, Ended, Log, Sort
 from supervisor.record.rollups import DAY, HOUR, Histogram
 from supervisor.record.rows import rfc3339
 
 SCHEMA = 1
 
 _RECOVERED = Result.RECOVERED.value
-_ENDED = (_RECOVERED, Result.FAILED.value)
 _TRIED = (Result.RETRYING.value, Result.SUSPENDED.value)  # a suspended account is still probed
 _GIVEN_UP = (Result.FAILED.value, Result.NEEDS_LOGIN.value)
 
@@ -38,15 +37,16 @@ def stats(log: Log | None, asked: Asked, now: float) -> dict[str, Any]:
     """
     if log is None:
         return _shape(asked, now, _Found({}, {}, {}))
-    asked = Asked(log.start(asked.since, now), asked.account, asked.kind)
+    asked = Asked(log.start(asked.since), asked.account, asked.kind)
     by_sort = log.by_sort(asked)
     by_account = log.by_account(asked)
     recovered = sum(found.count for (_, _, outcome), found in by_sort.items() if outcome == _RECOVERED)
-    exact = _exact_lengths(log, asked) if recovered <= EXACT_DURATIONS else None
-    lengths = exact or _rough_lengths(by_sort, by_account)
-    found = _Found(by_sort, by_account, lengths)
-    found.last_day = _seen(log, asked, now - DAY, now).total()
-    found.last_week = _seen(log, asked, now - 7 * DAY, now)
+    exact = _exact_lengths(log, asked, recovered)
+    found = _Found(by_sort, by_account, exact or _rough_lengths(by_sort))
+    found.is_exact = bool(exact)
+    found.longest = exact[()][-1][0] if exact else max((one.longest for one in by_sort.values()), default=0.0)
+    found.last_day = _seen(log, asked, now - DAY).total()
+    found.last_week = _seen(log, asked, now - 7 * DAY)
     for account, kind, count in log.open_incidents(asked):
         found.open_kinds[kind] += count
         if account is not None:
@@ -59,8 +59,10 @@ class _Found:
     """What was counted. `lengths` is by kind (a str), by account (a tuple of one), and () for all."""
 
     by_sort: Mapping[Sort, Count]
-    by_account: Mapping[tuple[str, str], Count]
+    by_account: Mapping[str, Ended]
     lengths: Mapping[object, Lengths]
+    longest: float = 0.0
+    is_exact: bool = False  # whether `lengths` has the accounts', too
     open_kinds: Counter[str] = field(default_factory=Counter)
     open_accounts: Counter[str] = field(default_factory=Counter)
     last_day: int = 0
@@ -79,9 +81,6 @@ def _shape(asked: Asked, now: float, found: _Found) -> dict[str, Any]:
     recovered, failed = found.ended(Result.RECOVERED), found.ended(Result.FAILED)
     still_open = found.open_kinds.total()
     all_lengths = found.lengths.get((), [])
-    longest = max(
-        (c.longest for (_, _, outcome), c in found.by_sort.items() if outcome == _RECOVERED), default=None
-    )
     return {
         "schema": SCHEMA,
         "since": rfc3339(asked.since),
@@ -97,7 +96,7 @@ def _shape(asked: Asked, now: float, found: _Found) -> dict[str, Any]:
             "p50": _percentile(all_lengths, 0.5),
             "p90": _percentile(all_lengths, 0.9),
             "p99": _percentile(all_lengths, 0.99),
-            "max": _seconds(longest) if all_lengths else None,
+            "max": _seconds(found.longest) if all_lengths else None,
         },
         "by_kind": {
             kind.value: {
@@ -133,25 +132,25 @@ def _by_action(by_sort: Mapping[Sort, Count]) -> dict[str, dict[str, int]]:
 
 
 def _by_account(found: _Found) -> dict[str, dict[str, Any]]:
-    names = {account for account, _ in found.by_account} | set(found.open_accounts)
     shaped = {}
-    for name in sorted(names):
-        recovered, failed = (found.by_account.get((name, outcome), Count()).count for outcome in _ENDED)
+    for name in sorted(found.by_account.keys() | found.open_accounts.keys()):
+        ended = found.by_account.get(name) or Ended()
         shaped[name] = {
-            "count": recovered + failed + found.open_accounts[name],
-            "recovered": recovered,
-            "failed": failed,
+            "count": ended.recovered + ended.failed + found.open_accounts[name],
+            "recovered": ended.recovered,
+            "failed": ended.failed,
             "open": found.open_accounts[name],
-            "success_rate": _rate(recovered, failed),
-            "p50_s": _percentile(found.lengths.get((name,), []), 0.5),
+            "success_rate": _rate(ended.recovered, ended.failed),
+            "p50_s": _percentile(found.lengths.get((name,), []), 0.5)
+            if found.is_exact
+            else _seconds(ended.lengths.percentile(0.5)),
         }
     return shaped
 
 
-def _seen(log: Log, asked: Asked, since: float, now: float) -> Counter[str]:
+def _seen(log: Log, asked: Asked, since: float) -> Counter[str]:
     """The failures seen since then, by kind."""
-    step = HOUR if asked.account is None else DAY
-    since = log.start(since, now, step)
+    since = log.start(since, HOUR if asked.account is None else None)
     counts: Counter[str] = Counter()
     for (kind, _, outcome), found in log.by_sort(Asked(since, asked.account, asked.kind)).items():
         if outcome != _RECOVERED:
@@ -162,8 +161,8 @@ def _seen(log: Log, asked: Asked, since: float, now: float) -> Counter[str]:
 # --- How long it took --------------------------------------------------------------------------------------
 
 
-def _exact_lengths(log: Log, asked: Asked) -> dict[object, Lengths] | None:
-    took = log.durations(asked)
+def _exact_lengths(log: Log, asked: Asked, recovered: int) -> dict[object, Lengths] | None:
+    took = log.durations(asked, recovered)
     if took is None:
         return None
     lengths: defaultdict[object, Lengths] = defaultdict(list)
@@ -173,17 +172,12 @@ def _exact_lengths(log: Log, asked: Asked) -> dict[object, Lengths] | None:
     return lengths
 
 
-def _rough_lengths(
-    by_sort: Mapping[Sort, Count], by_account: Mapping[tuple[str, str], Count]
-) -> dict[object, Lengths]:
+def _rough_lengths(by_sort: Mapping[Sort, Count]) -> dict[object, Lengths]:
     histograms: defaultdict[object, Histogram] = defaultdict(Histogram)
     for (kind, _, outcome), found in by_sort.items():
         if outcome == _RECOVERED:
             histograms[()].merge(found.lengths.packed())
             histograms[kind].merge(found.lengths.packed())
-    for (account, outcome), found in by_account.items():
-        if outcome == _RECOVERED:
-            histograms[account,] = found.lengths
     return {key: list(histogram) for key, histogram in histograms.items()}
 
 

@@ -55,6 +55,18 @@ def test_rows_are_found_by_account_pattern_kind_and_time(filled: Path) -> None:
     assert ids(filled, LogFilter(account="s' OR 1=1 --")) == []
 
 
+def test_a_patterns_rows_are_found_however_old_they_are(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the log's newest rows have too few of them, each account that the pattern stands for is looked through."""
+    monkeypatch.setattr(queries, "_NEWEST", 0)
+    assert ids(filled, LogFilter(account="support-*")) == [1, 3, 5, 7, 8]
+    assert ids(filled, LogFilter(account="support-*"), 2) == [7, 8]
+    assert ids(filled, LogFilter(account="s*", since=NOW + 2), 3) == [6, 7, 8]
+    assert ids(filled, LogFilter(account="*-1", unresolved=True)) == [1, 3, 5]
+    assert ids(filled, LogFilter(account="nobody*")) == []
+
+
 def test_rows_can_be_followed(filled: Path) -> None:
     """`after_id` gives the next rows, oldest first, also where more than the limit have come."""
     assert ids(filled, LogFilter(after_id=6), 2) == [7, 8]

@@ -53,6 +53,12 @@ def test_json_has_the_contracts_keys_in_the_contracts_order() -> None:
     ]
 
 
+def test_json_tells_seconds_to_the_millisecond() -> None:
+    """Jitter and clocks give seventeen digits; who reads the log needs three."""
+    told = rows.row_json(replace(FULL, delay=35.123456789, duration=0.1 + 0.2), 7)
+    assert (told["delay_s"], told["duration_s"]) == (35.123, 0.3)
+
+
 def test_json_tells_a_count_only_of_merged_rows() -> None:
     """`count` is the last key of a merged row and absent from all others."""
     assert list(rows.row_json(FULL, 7).items())[-1] == ("count", 3)

@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.core.failure import Action, Kind, Result, Scope, State
 from supervisor.errors import ConfigError
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Recorder, SignIn
+from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited, Recorder, SignIn
 from supervisor.record import queries
 from supervisor.record.files import prepare
 from supervisor.record.migrations import SCHEMA
@@ -293,6 +293,35 @@ async def test_what_the_last_run_left_is_read_back(db: Path, make_row: MakeRow) 
     assert saved.incidents == [opened]
     assert saved.floods == [FloodRow("a", "m", None, now, 35.0)]
     assert saved.sign_ins == [SignIn("a", now - 100)]
+
+
+async def test_every_states_retry_time_survives(db: Path, make_row: MakeRow) -> None:
+    """Suspended, failed and needs_login come back with their incident, their limitation, their last failure and when to try."""
+    accounts = {
+        state.value: AccountSnapshot(
+            state.value,
+            state,
+            NOW,
+            "de1",
+            user_id=7,
+            is_bot=False,
+            limited=Limited("PEER_FLOOD", frozen=True, since=NOW, seen_at=NOW + 1),
+            retry_at=NOW + 600,
+            incident=f"i-{state.value}",
+            last_failure=make_row(account=state.value, incident=f"i-{state.value}"),
+        )
+        for state in (State.SUSPENDED, State.FAILED, State.NEEDS_LOGIN)
+    }
+    used = IncidentRow(
+        "i-suspended", "suspended", "de1", Scope.ACCOUNT, Kind.AUTH, NOW, None, Result.SUSPENDED, Action.RELOGIN, 9,
+        {"auth": 2, "connection": 3}, {"auth": 5},
+    )  # fmt: skip
+    async with Store.open(db, FAST) as store:
+        for snapshot in accounts.values():
+            await store.save_account(snapshot)
+        store.incident(used)
+    saved = queries.saved(db, NOW)
+    assert (saved.accounts, saved.incidents) == (accounts, [used])
 
 
 async def test_writing_does_not_stall_the_loop(db: Path, make_row: MakeRow) -> None:

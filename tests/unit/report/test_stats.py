@@ -195,6 +195,21 @@ async def test_filters_narrow_everything(db: Path) -> None:
     assert list(count(db, kind=Kind.PROXY)["by_account"]) == ["support-2"]
 
 
+async def test_a_pattern_counts_the_same_whether_it_is_wide_or_narrow(db: Path) -> None:
+    """What stands for most accounts is all without the others; over any span both are the sum of their accounts."""
+    rows = [one for n in range(60) for one in recovered(n * 11 * HOUR, n / 7, f"bot{n % 5}")]
+    await write(db, [*rows, *recovered(50, 90.0, None), *recovered(40, 95.0, "other")])
+    for days in (1.5, 7, 30, 50):
+        each = [count(db, days, f"bot{n}") for n in range(5)]
+        for pattern, names in (("bot*", 5), ("bot[01]", 2)):
+            found = count(db, days, pattern)
+            assert found["incidents"]["recovered"] == sum(
+                one["incidents"]["recovered"] for one in each[:names]
+            )
+            assert found["last_24h"] == sum(one["last_24h"] for one in each[:names])
+            assert found["time_to_recover_s"]["max"] < 10
+
+
 async def test_an_action_that_succeeded_was_used(db: Path) -> None:
     """Also where it was begun before the time that is asked about."""
     await write(db, recovered(60, 2 * DAY))
@@ -211,7 +226,7 @@ async def test_many_recoveries_have_percentiles_within_nine_percent(
     rows = [one for n in range(1, 101) for one in recovered(n * HOUR, n / 10, f"bot{n % 2}")]
     await write(db, rows)
     exact = count(db)
-    monkeypatch.setattr("supervisor.report.stats.EXACT_DURATIONS", 99)
+    monkeypatch.setattr(counting, "EXACT_DURATIONS", 99)
     rough = count(db)
     assert exact["time_to_recover_s"] == {"p50": 5.0, "p90": 9.0, "p99": 9.9, "max": 10.0}
     assert rough["incidents"] == exact["incidents"]
