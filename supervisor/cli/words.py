@@ -70,9 +70,11 @@ def error_name(row: Mapping[str, Any]) -> str | None:
 
 
 def what_failed(row: Mapping[str, Any]) -> str:
-    """Kind, error and method: ``flood_wait FLOOD_WAIT_35 on messages.SendMessage``."""
+    """Kind, error and method: ``flood_wait FLOOD_WAIT_35 on messages.SendMessage``; without a method, the message."""
     name = error_name(row)
-    text = f"{row['kind']} {name}" if name else f"{row['kind']} ({row['message']})"
+    text = f"{row['kind']} {name}" if name else row["kind"]
+    if name is None or (row["outcome"] == "raised" and row["method"] is None):
+        text += f" ({row['message']})"
     return clean(f"{text} on {row['method']}" if row["method"] else text)
 
 
@@ -86,7 +88,7 @@ def what_was_done(row: Mapping[str, Any]) -> str:
         case "retrying":
             return f"{_retrying(action, row['delay_s'])}, attempt {row['attempt']}"
         case "raised":
-            return "raised to the caller"
+            return "raised to the caller" if row["method"] else "recorded"
         case "needs_login":
             return f"needs a login: tg-supervisor login {row['account']}"
         case outcome:
@@ -95,7 +97,7 @@ def what_was_done(row: Mapping[str, Any]) -> str:
 
 def log_line(row: Mapping[str, Any], now: float | None = None) -> str:
     """A row in one line: when, who, what, and what was done; how many, where it stands for several."""
-    who = row["account"] or f"[{row['path']}]"
+    who = row["account"] or f"[{row['scope'] if row['scope'] == 'fleet' else row['path']}]"
     line = f"{when(row['at'], now)} {clean(who)} {what_failed(row)}: {what_was_done(row)}"
     return f"{line} ({row['count']} times)" if row.get("count", 1) > 1 else line
 

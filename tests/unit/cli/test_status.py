@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.control.server import ControlServer
 from supervisor.core.failure import Result, State
-from supervisor.ports import AccountSnapshot, Limited, PathSnapshot
+from supervisor.ports import AccountSnapshot, Limited, PathSnapshot, Reloaded
 from supervisor.record.lock import StateLock
 from supervisor.report.status import status
 from tests.unit.cli.conftest import NOW, Cli, account, fill, row
@@ -32,6 +32,9 @@ class Daemon:
         raise NotImplementedError
 
     resume = retry = pause
+
+    async def reload(self) -> Reloaded:
+        raise NotImplementedError
 
     async def login(self, account: str, step: str, text: str) -> dict[str, Any]:
         raise NotImplementedError

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from supervisor.cli.words import clock, log_line, parse_since, span
-from supervisor.core.failure import Action, Kind, Result
+from supervisor.core.failure import Action, Kind, Result, Scope
 from supervisor.record.rows import row_json
 from tests.unit.cli.conftest import NOW, row
 
@@ -73,6 +75,13 @@ def test_a_paths_failure_names_the_path() -> None:
     line = log_line(row_json(row(account=None, path="de1", count=500), 1), NOW)
     assert " [de1] " in line
     assert line.endswith("(500 times)")
+
+
+def test_a_failure_of_the_fleet_names_the_fleet() -> None:
+    """A row without an account, a path or a caller: the event loop's own."""
+    stall = row(account=None, scope=Scope.FLEET, kind=Kind.UNKNOWN, error_id="LOOP_STALLED", method=None)
+    line = log_line(row_json(replace(stall, outcome=Result.RAISED, message="bot.py:5 in hello"), 1), NOW)
+    assert line.endswith(" [fleet] unknown LOOP_STALLED (bot.py:5 in hello): recorded")
 
 
 def test_what_came_from_outside_cannot_steer_the_terminal() -> None:
