@@ -304,7 +304,7 @@ def _suspend(life: Life, event: Failed, decision: Decision, moment: Moment) -> S
     incident = life.incident
     assert incident is not None
     due = backoff(HALF_OPEN, life.probes, moment.jitter)
-    delay = decision.delay or max(event.failure.wait or 0.0, due)  # no probe under a wait that Telegram demanded
+    delay = decision.delay or max(event.failure.wait or 0.0, due)  # a demanded wait is honoured in full
     life = replace(
         _enter(life, State.SUSPENDED, moment),
         retry_at=moment.now + delay,
