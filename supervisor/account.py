@@ -13,17 +13,16 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from supervisor import botcode
-from supervisor.calls import CallGate
-from supervisor.core.budget import DAY, SignInBudget
+from supervisor.attempts import Attempts, Means
+from supervisor.botcode import BotCode
+from supervisor.calls import Calls
+from supervisor.core.budget import SignInBudget
 from supervisor.core.classify import classify, is_frozen
-from supervisor.core.decide import KEY_LOST_AFTER, KEY_NOT_FOUND
 from supervisor.core.failure import (
     Action,
     Evidence,
     Failure,
     Kind,
-    Outcome,
     Override,
     Remedy,
     Result,
@@ -42,12 +41,12 @@ from supervisor.core.lifecycle import (
     Effect,
     Event,
     Failed,
+    GiveUp,
     HoldCalls,
     Life,
     Log,
     Moment,
     PathBack,
-    Proved,
     RefuseCalls,
     ReleaseCalls,
     Rules,
@@ -56,7 +55,8 @@ from supervisor.core.lifecycle import (
     step,
 )
 from supervisor.errors import AccountUnavailable
-from supervisor.journal import Journal
+from supervisor.gate import Gate
+from supervisor.journal import Journal, Repeats
 from supervisor.ports import (
     AccountLink,
     AccountPaths,
@@ -66,14 +66,11 @@ from supervisor.ports import (
     Limited,
     LinkFailed,
     Recorder,
-    RecoveryContext,
-    SignIn,
 )
+from supervisor.rations import SignInRation
 
 log = logging.getLogger(__name__)
 
-SIGN_IN_BUDGET = "SIGN_IN_BUDGET"
-SIGN_IN = "auth.ImportBotAuthorization"
 # How long an account may take to do as it is told; it takes no time at all, unless it is stopping. Seconds.
 HEEDED_WITHIN = 5.0
 # How long `main` may take to end when it is cancelled. Seconds.
@@ -117,7 +114,7 @@ class Account:
         evidence_of_code: Callable[..., Evidence],
         dispatcher: Dispatcher,
     ) -> None:
-        """Build an account; `wire` gives it its link and gate, `run` starts it.
+        """Build an account; `wire` gives it its link and calls, `run` starts it.
 
         Args:
             plan: what is configured.
@@ -136,10 +133,8 @@ class Account:
         self._paths = paths
         self._recorder = recorder
         self._clock = clock
-        self._starting = starting or nullcontext()
         self._jitter = jitter
         self._new_id = new_id
-        self._evidence_of = evidence_of
         self._evidence_of_code = evidence_of_code
         self._dispatcher = dispatcher
         path = paths.assign(plan.name, plan.candidates, plan.before.path if plan.before else None)
@@ -149,23 +144,41 @@ class Account:
             self._life = replace(self._life, state=State.PAUSED, since=plan.before.since)
         last = plan.before.last_failure if plan.before else None
         self.journal = Journal(plan.name, recorder, clock, path, last)
+        self._repeats = Repeats(self._raised)
         self._limited = plan.before.limited if plan.before else None
-        self._sign_ins = list(plan.sign_ins)
         self._events: asyncio.Queue[tuple[int | None, Event]] = asyncio.Queue()
         self._generation = 0
-        self._key_unknown = 0
-        self._begun = False
         self._work: asyncio.Task[None] | None = None
-        self._main: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self._over = False
         self._link: AccountLink
-        self._gate: CallGate
+        self._gate: Gate
+        self._attempts: Attempts
+        self._means = Means(
+            paths,
+            plan.candidates,
+            starting or nullcontext(),
+            dispatcher,
+            SignInRation(plan.name, plan.sign_in_budget, plan.sign_ins, recorder, clock),
+            evidence_of,
+            plan.overrides,
+            clock,
+        )
+        self._code = BotCode(
+            plan.name,
+            plan.main,
+            clock,
+            jitter=jitter,
+            spawn=self._spawn,
+            online=self.online,
+            crashed=self._crashed,
+        )
 
-    def wire(self, link: AccountLink, gate: CallGate) -> None:
-        """Give the account its link and the gate before it."""
-        self._link, self._gate = link, gate
+    def wire(self, link: AccountLink, calls: Calls) -> None:
+        """Give the account its link, and the calls that go over it through its gate."""
+        self._link, self._gate = link, calls.gate
+        self._attempts = Attempts(self.name, self._means, self.journal, link, calls)
         if self._life.state is not State.PAUSED:
             self.tell(Start())
 
@@ -210,6 +223,15 @@ class Account:
             last_failure=self.journal.last,
         )
 
+    def left(self) -> AccountPlan:
+        """Its plan, with what it leaves to whoever continues it: pause, path, incident and sign-ins."""
+        return replace(
+            self.plan,
+            before=self.snapshot(),
+            incident=self._life.incident,
+            sign_ins=self._means.ration.past,
+        )
+
     def tell(self, event: Event) -> None:
         """Tell the account something that is true whatever it is doing: Pause, Retry, Stop."""
         self._events.put_nowait((None, event))
@@ -228,8 +250,9 @@ class Account:
 
     def link_lost(self, evidence: Evidence) -> None:
         """The link is gone (ports.LinkEvents)."""
-        failure = classify(evidence, overrides=self.plan.overrides)
-        self._post(self._generation, Failed(_as_lost_link(failure) if _knows_no_key(failure) else failure))
+        # It was no fresh link: what is counted in a row is counted from the next one on.
+        failure = classify(evidence, overrides=self.plan.overrides, in_a_row=1)
+        self._post(self._generation, Failed(failure))
 
     def link_overdue(self) -> None:
         """Answers are overdue (ports.LinkEvents)."""
@@ -244,12 +267,11 @@ class Account:
         if failure.limited:
             self._limit(failure)
         elif self._life.state is State.ONLINE:  # else it is late: an attempt will meet the same
-            self._post(self._generation, Failed(failure))
+            self._post(self._generation, Failed(self._attempts.met(failure.evidence)))
 
     def code_failed(self, evidence: Evidence) -> None:
         """The bot's own code, or an update on its way to it, failed: recorded, and nothing else."""
-        failure = classify(evidence, overrides=self.plan.overrides)
-        self.journal.row(failure, Result.RAISED, Action.FAIL)
+        self._repeats.add(classify(evidence, overrides=self.plan.overrides))
 
     def reported(self, evidence: Evidence) -> Failure:
         """A failure that somebody else's code has met: recorded, and acted on where it reaches beyond one call."""
@@ -281,6 +303,7 @@ class Account:
             self._changed.set()
             self._paths.leave(self.name)
             await self._link.shutdown()
+            self._repeats.close()
 
     async def _break_down(self, error: Exception) -> None:
         """This driver itself has failed: nobody keeps the account online, and `status` must not say so."""
@@ -321,7 +344,7 @@ class Account:
                 return
 
     async def _end_of_work(self) -> None:
-        tasks = [task for task in (self._work, self._main) if task is not None and not task.done()]
+        tasks = [task for task in (self._work, self._code.task) if task is not None and not task.done()]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -362,6 +385,8 @@ class Account:
                 self._refuse()
             case Log():
                 self._log(effect)
+            case GiveUp(incident):
+                self.journal.incident(incident)
 
     def _begin_work(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._stop_work()
@@ -375,19 +400,16 @@ class Account:
         self._work = None
 
     def _on_online(self) -> None:
-        self._key_unknown = 0
         self._gate.release(self._link.resent)
-        ending = self._main
-        if ending is None or ending.done() or ending.cancelling():
-            self._main = self._spawn(self._run_code(ending), "main")
+        self._code.start(self._link.client)
 
     def _refuse(self) -> None:
         life = self._life
         failure = str(life.last_failure) if life.last_failure else None
         self._gate.refuse(life.state.value, failure, life.retry_at)
         self._link.give_up()
-        if life.state in _WITHOUT_MAIN and self._main is not None:
-            self._main.cancel()
+        if life.state in _WITHOUT_MAIN:
+            self._code.stop()
 
     # --- work -----------------------------------------------------------------------------------------
 
@@ -397,171 +419,29 @@ class Account:
         self._post(generation, DelayOver())
 
     async def _await_path(self) -> None:
-        generation = self._generation
+        generation, home = self._generation, self._life.path
+        # Where all are broken, it waits on the one that it had while all was well.
+        if home in self.plan.candidates:
+            self.journal.path = self._paths.use(self.name, home)
         path = self.journal.path
-        await self._paths.back(list(dict.fromkeys((path, *self.plan.candidates))))
+        await self._paths.back(path, self.plan.candidates)
         self._post(generation, PathBack(elsewhere=not self._paths.works(path)))
 
     async def _attempt(self, action: Action, *, verify: bool) -> None:
         generation = self._generation
-        if not await self._prepared():
-            return
-        try:
-            if verify and await self._is_still_good():
-                self._post(generation, Proved(self.journal.path, by=Action.RETRY))
-                return
-            if not await self._act(action):
-                self._post(generation, Failed(_undone(self._life.last_failure, action)))
-                return
-        except LinkFailed as failed:
-            event: Event = await self._judge(failed.evidence)
-        except Exception as error:
-            log.exception("%s: %s failed in an unexpected way", self.name, action.value)
-            seen = self._evidence_of(error, step=action.value, path=self.journal.path)
-            event = Failed(classify(seen, overrides=self.plan.overrides))
-        else:
-            event = Proved(self.journal.path)
-        self._post(generation, event)
-
-    async def _prepared(self) -> bool:
-        """Open the stored session and build the client, once; what prevents that needs a person."""
-        if self._link.client is not None:
-            return True
-        try:
-            await self._link.prepare(self._gate.call)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it needs a person and is recorded
-            evidence = self._evidence_of(error, step="prepare", path=self.journal.path)
-            failure = Failure(Kind.PERMANENT, Scope.ACCOUNT, Remedy.FAIL, evidence, evidence.error_id)
-            self._post(self._generation, Failed(failure))
-            return False
-        return True
-
-    async def _act(self, action: Action) -> bool:
-        """Ask the callbacks for this action, then prove the link; False if they say that it is over."""
-        if self._life.incident is not None and self._life.incident.is_open:
-            outcome = await self._dispatcher.dispatch(self._context(action))
-            if outcome is Outcome.FAILED:
-                return False
-            if outcome is Outcome.RETRY:
-                message = f"the recovery callback for {action.value} asked for another attempt"
-                raise LinkFailed(Evidence(Source.CODE, message, step=action.value, path=self.journal.path))
-        await self._open()
-        return True
-
-    def _context(self, action: Action, failure: Failure | None = None) -> RecoveryContext:
-        failure, incident = failure or self._life.last_failure, self._life.incident
-        return RecoveryContext(
-            account=self.name,
-            kind=failure.kind if failure else Kind.UNKNOWN,
-            action=action,
-            scope=failure.scope if failure else Scope.SESSION,
-            message=failure.evidence.message if failure else "",
-            error_id=failure.error_id if failure else None,
-            attempt=incident.spent(failure.kind) if incident and failure else 0,
-            incident=incident.id if incident else None,
-            path=self.journal.path,
-            client=self._link.client,
-            _means=self,
-        )
-
-    # --- what a recovery callback may do (ports.RecoveryMeans) ---------------------------------------
-
-    def use_proxy(self, proxy: str) -> None:
-        """Move to a proxy by name or url."""
-        self.journal.path = self._paths.use(self.name, proxy)
-
-    def rotate_proxy(self) -> None:
-        """Move to another proxy of the pool."""
-        self.journal.path = self._paths.rotate(self.name, self.plan.candidates, self.journal.path)
-
-    async def retire_session(self, reason: str) -> None:
-        """Keep the present key aside."""
-        await self._link.retire(reason)
-
-    async def _open(self) -> None:
-        if self._life.state is State.STARTING:
-            async with self._starting:
-                await self._paths.slot(self.journal.path)
-                await self._link.open(self.journal.path, self._before_sign_in)
-        else:
-            await self._paths.slot(self.journal.path)
-            await self._link.open(self.journal.path, self._before_sign_in)
-
-    async def _is_still_good(self) -> bool:
-        """Ask updates.getState: a call's 401 may have meant another datacenter's key (CLIENTS section 5)."""
-        try:
-            await self._link.prove(self.journal.path)
-        except LinkFailed as failed:
-            lost = classify(failed.evidence, overrides=self.plan.overrides).kind is Kind.AUTH
-            if not lost or not self.plan.rules.can_relogin:
-                raise
-            return False
-        return True
-
-    async def _judge(self, evidence: Evidence) -> Failed:
-        """Classify a failed attempt, and find out whether it was the path's fault."""
-        if evidence.error_id == SIGN_IN_BUDGET:
-            return Failed(_budget_spent(evidence))
-        failure = classify(evidence, overrides=self.plan.overrides, signing_in=evidence.step == "sign-in")
-        failure = self._doubt_lost_key(failure)
-        if evidence.step == "sign-in" and failure.kind is Kind.FLOOD_WAIT and failure.wait is not None:
-            await self._gate.keep_flood(SIGN_IN, None, failure.wait)
-        elsewhere = self._paths.elsewhere(self.plan.candidates, self.journal.path) or (
-            self._dispatcher.is_overridden(self._context(Action.ROTATE_PROXY, failure))
-        )
-        if failure.kind is Kind.PROXY and elsewhere:
-            self._paths.suspect(self.journal.path)
-            return Failed(failure, elsewhere=True)
-        if failure.kind not in (Kind.PROXY, Kind.CONNECTION):
-            return Failed(failure)
-        broken = await self._paths.is_broken(self.journal.path)
-        return Failed(failure, path_broken=broken, elsewhere=elsewhere)
-
-    def _doubt_lost_key(self, failure: Failure) -> Failure:
-        """-404 may be one frontend's mistake: the key is given up at the third in a row."""
-        if not _knows_no_key(failure):
-            return failure
-        self._key_unknown += 1
-        return failure if self._key_unknown >= KEY_LOST_AFTER else _as_lost_link(failure)
-
-    # --- sign-in --------------------------------------------------------------------------------------
-
-    async def _before_sign_in(self) -> None:
-        """Allow a sign-in if no flood wait and the budget do not forbid it, and remember it before it leaves."""
-        now = self._clock.now()
-        left = self._gate.ledger.remaining(SIGN_IN, None, self._clock.monotonic())
-        if left > 0:
-            raise self._no_sign_in(left, f"Telegram wants no sign-in for {left:.0f} s more")
-        # A clock that went back would keep sign-ins of the future in the budget for as long as it went.
-        self._sign_ins = [min(at, now) for at in self._sign_ins if now - at < DAY]
-        wait = self.plan.sign_in_budget.wait(self._sign_ins, now)
-        if wait > 0:
-            used_up = (
-                f"the sign-ins of this account are used up (sign_ins_per_hour/day); the next in {wait:.0f} s"
-            )
-            raise self._no_sign_in(wait, used_up)
-        self._sign_ins.append(now)
-        await self._recorder.save_sign_in(SignIn(self.name, now))
-
-    def _no_sign_in(self, wait: float, message: str) -> LinkFailed:
-        context = (("wait", f"{wait:.3f}"),)
-        path = self.journal.path
-        return LinkFailed(
-            Evidence(Source.RPC, message, SIGN_IN_BUDGET, step="sign-in", path=path, context=context)
-        )
+        self._post(generation, await self._attempts.make(action, self._life, verify=verify))
 
     # --- proof of life --------------------------------------------------------------------------------
 
     async def _keep_proved(self) -> None:
-        """After `prove_every` seconds without an answered RPC, ask for one: revoked keys show themselves."""
-        loop = asyncio.get_running_loop()
+        """After `prove_every` seconds of silence, ask: revoked keys show themselves, and updates that have stopped."""
+        loop, every = asyncio.get_running_loop(), self.plan.prove_every
         while True:
-            quiet = loop.time() - self._link.last_answer
-            await asyncio.sleep(max(1.0, self.plan.prove_every - quiet))
-            if (
-                self._life.state is not State.ONLINE
-                or loop.time() - self._link.last_answer < self.plan.prove_every
-            ):
+            while self._life.state is not State.ONLINE:
+                await self._changed.wait()
+            left = self._link.quiet_since + every - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
                 continue
             generation = self._generation
             try:
@@ -570,40 +450,13 @@ class Account:
                 failure = classify(failed.evidence, overrides=self.plan.overrides)
                 if failure.scope is not Scope.CALL:
                     self._post(generation, Failed(failure))
-
-    # --- the bot's own code ---------------------------------------------------------------------------
-
-    async def _run_code(self, before: asyncio.Task[None] | None) -> None:
-        """Let handlers run, and `main`, from the first online on; never beside the one that still ends."""
-        if before is not None and not before.done():
-            await asyncio.wait({before})
-        await botcode.keep_running(
-            self._code, self._link.client, self.name, self._clock, jitter=self._jitter, crashed=self._crashed
-        )
-        await (
-            asyncio.Event().wait()
-        )  # what has returned, or was given up, is not begun again at the next recovery
-
-    async def _code(self, client: Any) -> None:
-        await self.online()  # a suspension must not use up the restarts of code that only calls
-        if not self._begun:
-            await client.learn_me()
-            self._begun = True
-            await self._begin(client)
-        if self.plan.main is not None:
-            await botcode.find_main(self.plan.main)(client)
-            log.info("%s: main has returned", self.name)
-
-    async def _begin(self, client: Any) -> None:
-        try:
-            await client.begin()
-        except Exception as error:
-            raise botcode.CodeUnusable(
-                f"plugins cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
+                await asyncio.sleep(max(failure.wait or 0.0, every))
 
     def _crashed(self, error: BaseException) -> None:
         self.code_failed(self._evidence_of_code(error, step="main", path=self.journal.path))
+
+    def _raised(self, failure: Failure, count: int) -> None:
+        self.journal.row(failure, Result.RAISED, Action.FAIL, count=count)
 
     # --- the record -----------------------------------------------------------------------------------
 
@@ -635,7 +488,7 @@ class Account:
 
     async def _tell_failed(self) -> None:
         """The account is over until a person acts: the callbacks for `fail` may tell one."""
-        await self._dispatcher.dispatch(self._context(Action.FAIL))
+        await self._dispatcher.dispatch(self._attempts.context(Action.FAIL, self._life))
 
 
 def _as_left(before: AccountSnapshot, stopped: AccountSnapshot) -> AccountSnapshot:
@@ -645,33 +498,10 @@ def _as_left(before: AccountSnapshot, stopped: AccountSnapshot) -> AccountSnapsh
     return replace(stopped, state=before.state, since=before.since, retry_at=before.retry_at)
 
 
-def _knows_no_key(failure: Failure) -> bool:
-    return failure.evidence.source is Source.TRANSPORT and failure.evidence.code == KEY_NOT_FOUND
-
-
-def _as_lost_link(failure: Failure) -> Failure:
-    return replace(failure, kind=Kind.CONNECTION, remedy=Remedy.RECONNECT)
-
-
 def _before_restart(incident: Incident, last: Row | None) -> Failure:
     """The failure of an incident that an earlier run left open, as far as it is known."""
     message = last.message if last is not None else "before the restart"
     evidence = Evidence(Source.CODE, message, path=incident.path)
     return Failure(
         incident.kind, incident.scope, Remedy.RETRY, evidence, last.error_id if last is not None else None
-    )
-
-
-def _undone(failure: Failure | None, action: Action) -> Failure:
-    """What a recovery callback has declared beyond recovery."""
-    if failure is None:
-        evidence = Evidence(Source.CODE, f"the recovery callback for {action.value} gave up")
-        return Failure(Kind.UNKNOWN, Scope.ACCOUNT, Remedy.FAIL, evidence)
-    return replace(failure, remedy=Remedy.FAIL)
-
-
-def _budget_spent(evidence: Evidence) -> Failure:
-    wait = float(dict(evidence.context)["wait"])
-    return Failure(
-        Kind.AUTH, Scope.ACCOUNT, Remedy.WAIT, evidence, SIGN_IN_BUDGET, wait, why="the sign-in budget"
     )

@@ -1,8 +1,8 @@
-"""A bot's own code: finding `main = "module:function"` and keeping it running.
+"""A bot's own code: letting its handlers begin, finding `main = "module:function"` and keeping it running.
 
-`main` runs from the first online until its account is paused, stopped, failed or in need of a login;
-recoveries do not interrupt it. It is started again with backoff when it raises; one that keeps crashing is
-stopped, and that is said, while the account stays as it is.
+Both begin with the first online and outlive recoveries: handlers for the client's whole life, `main` until its account
+is paused, stopped, failed or in need of a login. `main` is started again with backoff when it raises; one that keeps
+crashing is stopped, and that is said, while the account stays as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from supervisor.core.decide import backoff
@@ -26,6 +26,7 @@ RESTART = Policy(Action.RETRY, 5, 1.0, 60.0)
 CRASHES, WITHIN = 6, 600.0
 
 Main = Callable[[Any], Awaitable[None]]
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
 class CodeUnusable(Exception):
@@ -81,7 +82,11 @@ async def keep_running(
             crashed(error)
             log.error("%s: %s", account, error)  # noqa: TRY400 - the message says it all
             return
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a bot's own code raises, sys.exit() too
+        except (
+            BaseException
+        ) as error:  # whatever a bot's own code raises: sys.exit(), and cancellations of its own, too
+            if _is_told_to_end(error):
+                raise
             crashed(error)
             crashes.append(clock.monotonic())
             if len(crashes) == CRASHES and crashes[-1] - crashes[0] < WITHIN:
@@ -97,3 +102,85 @@ async def keep_running(
             await asyncio.sleep(delay)
         else:
             return
+
+
+def _is_told_to_end(error: BaseException) -> bool:
+    """Whether it is we who cancel; `main` may also meet the cancellation of something that it waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, GeneratorExit) or (
+        isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+    )
+
+
+class BotCode:
+    """The code of one account. `task` is what runs it at present."""
+
+    def __init__(
+        self,
+        account: str,
+        main: str | None,
+        clock: Clock,
+        *,
+        jitter: Callable[[], float],
+        spawn: Spawn,
+        online: Callable[[], Awaitable[None]],
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        """Prepare it; nothing is run.
+
+        Args:
+            account: the account's name.
+            main: ``module:function``, if it has one.
+            clock: both clocks.
+            jitter: draws a number from 0 to 1.
+            spawn: starts a task of the account's.
+            online: returns when the account is online.
+            crashed: is told each exception.
+        """
+        self._account = account
+        self._main = main
+        self._clock = clock
+        self._jitter = jitter
+        self._spawn = spawn
+        self._online = online
+        self._crashed = crashed
+        self._begun = False
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, client: Any) -> None:
+        """Let it run, from now on; what runs already, or has returned or was given up, is left so."""
+        before = self.task
+        if before is None or before.done() or before.cancelling():
+            self.task = self._spawn(self._run(client, before), "main")
+
+    def stop(self) -> None:
+        """Cancel `main`; handlers stay, for there is nothing that they could be told."""
+        if self.task is not None:
+            self.task.cancel()
+
+    async def _run(self, client: Any, before: asyncio.Task[None] | None) -> None:
+        """Never beside the one that still ends."""
+        if before is not None and not before.done():
+            await asyncio.wait({before})
+        await keep_running(
+            self._code, client, self._account, self._clock, jitter=self._jitter, crashed=self._crashed
+        )
+        # What has returned, or was given up, is not begun again at the next recovery.
+        await asyncio.Event().wait()
+
+    async def _code(self, client: Any) -> None:
+        await self._online()  # a suspension must not use up the restarts of code that only calls
+        if not self._begun:
+            await client.learn_me()
+            self._begun = True
+            await _begin(client)
+        if self._main is not None:
+            await find_main(self._main)(client)
+            log.info("%s: main has returned", self._account)
+
+
+async def _begin(client: Any) -> None:
+    try:
+        await client.begin()
+    except Exception as error:
+        raise CodeUnusable(f"plugins cannot be loaded: {type(error).__name__}: {error}") from error

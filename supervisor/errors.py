@@ -8,7 +8,7 @@ SupervisorError
 ├── AccountUnavailable    a call could not be held any longer: state, failure, retry_at
 ├── OutcomeUnknown        a call may or may not have taken effect; repeating it is the caller's decision
 ├── TransferFailed        a file did not arrive whole (telegram.media)
-├── DatacenterUnreachable another datacenter than the account's own could not be reached (telegram.foreign)
+├── DatacenterUnreachable another datacenter than the account's own could not be reached
 ├── StorageBroken, SessionUnreadable, SessionInUse      stored sessions (telegram.storage)
 └── DeliveredUnseen       a message was delivered, but Telegram's copy of it could not be found
 """
@@ -72,7 +72,7 @@ class LoginRefused(SupervisorError):
 
 
 class AccountUnavailable(SupervisorError):
-    """A call was not made, or its answer did not come in time, because the account is not online.
+    """A call was not made, or its answer did not come in time: the account is not online, or its link would not take it.
 
     Args:
         account: the account's name.
@@ -105,20 +105,39 @@ class AccountUnavailable(SupervisorError):
 
 
 class OutcomeUnknown(SupervisorError):
-    """The call was sent, its answer was lost with the MTProto session, and repeating it might do it twice.
+    """The call was sent, nobody knows whether it took effect, and repeating it might do it twice.
+
+    Its answer was lost with the MTProto session, or the answer is that Telegram itself gave up waiting for it.
 
     Args:
         account: the account's name.
         method: the method, as ``messages.CreateChat``.
+        why: why nobody knows.
     """
 
-    def __init__(self, account: str, method: str) -> None:
+    def __init__(
+        self, account: str, method: str, why: str = "its session was lost before the answer came"
+    ) -> None:
         super().__init__(
-            f"{account}: {method} was sent, but its session was lost before the answer came; "
-            "check whether it took effect before calling it again"
+            f"{account}: {method} was sent, but {why}; check whether it took effect before calling it again"
         )
         self.account = account
         self.method = method
+
+
+class DatacenterUnreachable(SupervisorError, ConnectionError):
+    """Another datacenter than the account's own could not be reached; the account itself is not concerned.
+
+    Args:
+        account: the account's name.
+        dc_id: the datacenter.
+        why: what went wrong last.
+    """
+
+    def __init__(self, account: str, dc_id: int, why: str) -> None:
+        super().__init__(f"{account}: datacenter {dc_id} could not be reached: {why}")
+        self.account = account
+        self.dc_id = dc_id
 
 
 class DeliveredUnseen(SupervisorError):

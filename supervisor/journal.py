@@ -1,8 +1,11 @@
-"""What an account writes into the recovery log: rows of failures, and the incidents that they belong to."""
+"""What an account, or the fleet, writes into the recovery log: rows of failures, and the incidents they belong to."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from supervisor.core.failure import Action, Failure, Kind, Result, Row, Scope
 from supervisor.core.incident import Incident
@@ -10,17 +13,22 @@ from supervisor.ports import Clock, IncidentRow, Recorder
 
 log = logging.getLogger(__name__)
 
+# Failures of a bot's code that say the same: so many are written one by one, then one row each so many seconds.
+FEW, WINDOW = 10, 60.0
+# So many sorts of them are told apart.
+GROUPS = 100
+
 
 class Journal:
     """One account's pen. `path` and `last` are what `status` shows: the present path, the last failure."""
 
     def __init__(
-        self, account: str, recorder: Recorder, clock: Clock, path: str, last: Row | None = None
+        self, account: str | None, recorder: Recorder, clock: Clock, path: str, last: Row | None = None
     ) -> None:
         """Take up the pen.
 
         Args:
-            account: the account's name.
+            account: the account's name; None writes for the whole fleet.
             recorder: the recovery log.
             clock: both clocks.
             path: the path that the account is on.
@@ -43,6 +51,7 @@ class Journal:
         attempt: int = 0,
         delay: float = 0.0,
         duration: float | None = None,
+        count: int = 1,
     ) -> None:
         """Write one row, and a line in the log.
 
@@ -55,6 +64,7 @@ class Journal:
             attempt: which action in a row this was; 1 is the first.
             delay: seconds before the action.
             duration: seconds since the incident's first failure, of a recovery.
+            count: how many failures it stands for.
         """
         evidence = failure.evidence
         recovered = result is Result.RECOVERED
@@ -77,6 +87,7 @@ class Journal:
             cause=evidence.cause,
             traceback=None if recovered else evidence.traceback,
             context=evidence.context,
+            count=count,
         )
         self._recorder.record(row)
         self._say(row)
@@ -138,7 +149,7 @@ class Journal:
         )
 
     def _say(self, row: Row) -> None:
-        name, who = self._account, {"account": self._account}
+        name, who = self._account or row.scope.value, {"account": self._account}
         what = (
             row.message
             if row.method is None or row.method in row.message
@@ -152,6 +163,75 @@ class Journal:
             text = "%s: %s: %s; attempt %d: %s in %.1f s"
             level = logging.INFO if row.kind is Kind.FLOOD_WAIT else logging.WARNING
             log.log(level, text, name, row.kind, what, row.attempt, row.action, row.delay, extra=who)
+        elif row.outcome is Result.RAISED and row.traceback is not None:
+            times = f" ({row.count} times)" if row.count > 1 else ""
+            log.error("%s: %s%s; tg-supervisor log --json has its traceback", name, what, times, extra=who)
+            log.debug("%s: %s", name, row.traceback.rstrip(), extra=who)
         else:
             level = logging.INFO if row.outcome is Result.RAISED else logging.WARNING
             log.log(level, "%s: %s: %s; %s", name, row.kind, what, row.outcome, extra=who)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Failures that say the same. `more` is the first that was not written by itself."""
+
+    timer: asyncio.TimerHandle
+    written: int = 0
+    count: int = 0
+    more: Failure | None = None
+
+
+class Repeats:
+    """Failures of a bot's own code, which may raise a thousand times a second.
+
+    The first few that say the same are written one by one, those after them as one row a minute with their number.
+    """
+
+    def __init__(self, write: Callable[[Failure, int], None]) -> None:
+        """Begin.
+
+        Args:
+            write: writes one row, for so many.
+        """
+        self._write = write
+        self._groups: dict[tuple[str, ...], _Group] = {}
+
+    def add(self, failure: Failure) -> None:
+        """Take one failure."""
+        key = _saying(failure)
+        if key not in self._groups and len(self._groups) >= GROUPS:
+            key = ()
+        group = self._groups.get(key) or self._begin(key, written=0)
+        if group.written < FEW:
+            group.written += 1
+            self._write(failure, 1)
+        else:
+            group.count += 1
+            group.more = group.more or failure
+
+    def _begin(self, key: tuple[str, ...], *, written: int) -> _Group:
+        timer = asyncio.get_running_loop().call_later(WINDOW, self._over, key)
+        group = self._groups[key] = _Group(timer, written)
+        return group
+
+    def _over(self, key: tuple[str, ...]) -> None:
+        group = self._groups.pop(key)
+        if group.more is not None:
+            self._write(group.more, group.count)
+            self._begin(key, written=FEW)
+
+    def close(self) -> None:
+        """Write what is left."""
+        groups, self._groups = self._groups, {}
+        for group in groups.values():
+            group.timer.cancel()
+            if group.more is not None:
+                self._write(group.more, group.count)
+
+
+def _saying(failure: Failure) -> tuple[str, ...]:
+    """What failures must share to be of one group: what was done, the sort of error, its place; not its text."""
+    evidence = failure.evidence
+    what, where = (evidence.cause or (evidence.message,))[0], (evidence.cause or ("",))[-1]
+    return (evidence.step or "", evidence.error_id or "", what.partition(":")[0], where)

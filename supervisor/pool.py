@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from supervisor.account import Account
-from supervisor.core.failure import State
 from supervisor.core.lifecycle import Pause, Retry, Stop
 from supervisor.ports import AccountSnapshot
 
@@ -29,14 +28,25 @@ class Pool:
             build: makes an account by its configured name.
             names: the accounts' names.
         """
+        self._build = build
         self.accounts: dict[str, Account] = {name: build(name) for name in names}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._stopped = asyncio.Event()
+        self._stopping = False
 
     async def run(self) -> None:
-        """Run every account until it is stopped; stays up when all have failed."""
+        """Run every account until `stop`; stays up when all have failed, or there is none."""
         async with asyncio.TaskGroup() as group:
-            for name, account in self.accounts.items():
-                self._tasks[name] = group.create_task(self._guarded(account), name=f"account:{name}")
+            self._group = group
+            for account in self.accounts.values():
+                self._begin(account)
+            await self._stopped.wait()
+
+    def _begin(self, account: Account) -> None:
+        if self._group is not None and not self._stopping:
+            work = self._guarded(account)
+            self._tasks[account.name] = self._group.create_task(work, name=f"account:{account.name}")
 
     async def _guarded(self, account: Account) -> None:
         try:
@@ -46,9 +56,15 @@ class Pool:
 
     async def stop(self) -> None:
         """Stop every account; those that do not end in time are cancelled."""
-        for account in self.accounts.values():
-            account.tell(Stop())
-        tasks = [task for task in self._tasks.values() if not task.done()]
+        self._stopping = True
+        await self._end(self.accounts)
+        self._stopped.set()
+
+    async def _end(self, names: Iterable[str]) -> None:
+        names = list(names)
+        for name in names:
+            self.accounts[name].tell(Stop())
+        tasks = [self._tasks[name] for name in names if name in self._tasks and not self._tasks[name].done()]
         if not tasks:
             return
         _, running = await asyncio.wait(tasks, timeout=STOP_GRACE)
@@ -58,16 +74,39 @@ class Pool:
         if running:
             await asyncio.wait(running, timeout=CANCEL_GRACE)
 
+    # --- while it runs --------------------------------------------------------------------------------
+
+    async def take_out(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Stop some accounts and let go of them; the others do not notice.
+
+        Returns:
+            Those that will not end, whatever they are told, and stay: nobody may take their places.
+        """
+        names = tuple(names)
+        await self._end(names)
+        stuck = tuple(name for name in names if name in self._tasks and not self._tasks[name].done())
+        for name in names:
+            if name not in stuck:
+                self._tasks.pop(name, None)
+                del self.accounts[name]
+        return stuck
+
+    def put_in(self, names: Iterable[str], order: Iterable[str]) -> None:
+        """Build and start some accounts.
+
+        Args:
+            names: theirs.
+            order: all names, as they are to be shown; those that it leaves out come last.
+        """
+        for name in names:
+            self.accounts[name] = self._build(name)
+            self._begin(self.accounts[name])
+        shown = [name for name in order if name in self.accounts]
+        self.accounts = {name: self.accounts[name] for name in dict.fromkeys((*shown, *self.accounts))}
+
     def snapshots(self) -> list[AccountSnapshot]:
         """What `status` shows of each account."""
         return [account.snapshot() for account in self.accounts.values()]
-
-    def by_state(self) -> Mapping[State, int]:
-        """How many accounts are in each state."""
-        counts: dict[State, int] = {}
-        for account in self.accounts.values():
-            counts[account.state] = counts.get(account.state, 0) + 1
-        return counts
 
     def pause(self, name: str) -> None:
         """Take an account offline until `resume`."""

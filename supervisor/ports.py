@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from supervisor.core.failure import Action, Evidence, Kind, Outcome, Result, Row, Scope, State
+from supervisor.core.failure import Action, Evidence, Failure, Kind, Outcome, Result, Row, Scope, State
 
 
 class Clock(Protocol):
@@ -172,9 +172,9 @@ class AccountLink(Protocol):
     def resent(self) -> int: ...
 
     @property
-    def last_answer(self) -> float: ...
+    def quiet_since(self) -> float: ...
 
-    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None: ...
+    async def prepare(self, call: Callable[..., Awaitable[Any]]) -> None: ...
 
     async def run(self) -> None: ...
 
@@ -196,31 +196,31 @@ class AccountPaths(Protocol):
 
     def assign(self, account: str, candidates: Sequence[str], before: str | None) -> str: ...
 
-    def elsewhere(self, candidates: Sequence[str], current: str) -> bool: ...
-
     def rotate(self, account: str, candidates: Sequence[str], current: str) -> str: ...
 
     def leave(self, account: str) -> None: ...
 
     async def slot(self, name: str) -> None: ...
 
-    async def is_broken(self, name: str) -> bool: ...
+    async def diagnose(self, name: str, candidates: Sequence[str], failure: Failure) -> tuple[bool, bool]: ...
 
     def use(self, account: str, proxy: str) -> str: ...
 
-    def suspect(self, name: str) -> None: ...
-
-    async def back(self, names: Sequence[str]) -> None: ...
+    async def back(self, current: str, candidates: Sequence[str]) -> None: ...
 
     def works(self, name: str) -> bool: ...
 
 
 class LinkFailed(Exception):
-    """An attempt to bring a link up failed."""
+    """An attempt to bring a link up failed, or one query could not be taken over it.
 
-    def __init__(self, evidence: Evidence) -> None:
+    `sent`: that query may have taken effect all the same.
+    """
+
+    def __init__(self, evidence: Evidence, *, sent: bool = False) -> None:
         super().__init__(evidence.message)
         self.evidence = evidence
+        self.sent = sent
 
 
 class RpcFailed(Exception):
@@ -259,8 +259,6 @@ class Queries(Protocol):
 
     def rpc_exception(self, code: int, text: str, method: str) -> Exception: ...
 
-    def flood_wait(self, seconds: float, method: str) -> Exception: ...
-
 
 class Sender(Protocol):
     """Where an admitted call goes."""
@@ -271,11 +269,40 @@ class Sender(Protocol):
         Raises:
             RpcFailed: Telegram answered with an error.
             SessionGone: the MTProto session was lost before the answer came.
-            LinkFailed: the server would not take the query.
+            LinkFailed: the server would not take the query, or its answer cannot be read.
         """
 
     async def find_delivered(self, query: Any) -> Any | None:
         """The updates of a message that was delivered while its answer was lost; None if not found."""
+
+    async def find_done(self, query: Any, *, repeated: bool) -> Any | None:
+        """What a query would have given that Telegram calls done already; None where nothing can honestly be given.
+
+        Args:
+            query: the query.
+            repeated: whether it had been sent before, so that it was probably this very query that did it.
+        """
+
+
+class Elsewhere(Protocol):
+    """One call's way to another datacenter than the account's own; what fails there concerns that call alone."""
+
+    @property
+    def dc_id(self) -> int: ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the datacenter can be asked now."""
+
+    async def ready(self) -> None:
+        """Return when the datacenter can be asked; bounded by itself, and it may include waits that Telegram demands.
+
+        Raises:
+            LinkFailed: one attempt to reach it failed.
+        """
+
+    async def send(self, query: Any) -> Any:
+        """As `Sender.send`, over one link: LinkFailed where it is lost. The same query may then be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +360,12 @@ class Dispatcher(Protocol):
     def is_overridden(self, ctx: RecoveryContext) -> bool: ...
 
 
+class Reloaded(Protocol):
+    """What a reload did."""
+
+    def json(self) -> dict[str, Any]: ...
+
+
 class Control(Protocol):
     """What the control socket may ask of the daemon."""
 
@@ -346,6 +379,9 @@ class Control(Protocol):
 
     async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Try accounts now, and forget that they were limited; the same."""
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and go by it; raises ConfigError."""
 
     async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
         """Take one step of signing a user account in; raises LoginRefused."""

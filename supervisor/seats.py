@@ -9,7 +9,6 @@ from supervisor.config.model import DIRECT
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.words import did_you_mean
 from supervisor.core.classify import classify
-from supervisor.core.decide import KEY_LOST_AFTER, KEY_NOT_FOUND
 from supervisor.core.failure import Evidence, Kind, Override, Remedy, Source, State
 from supervisor.core.lifecycle import Retry
 from supervisor.errors import LoginRefused
@@ -75,10 +74,15 @@ class RunningSeat(_Seat):
     """An account of the running daemon, which comes online when it is signed in."""
 
     def __init__(
-        self, configured: AccountConfig, link: TelegramLink, account: Account, paths: AccountPaths
+        self,
+        configured: AccountConfig,
+        link: TelegramLink,
+        accounts: Mapping[str, Account],
+        paths: AccountPaths,
     ) -> None:
-        super().__init__(configured, link, account.snapshot().path)
-        self._account = account
+        self._account = accounts[configured.name]
+        super().__init__(configured, link, self._account.snapshot().path)
+        self._accounts = accounts
         self._paths = paths
 
     async def user_id(self) -> int | None:
@@ -103,8 +107,9 @@ class RunningSeat(_Seat):
 
     async def signed_in(self) -> None:
         """Bring the account online, unless somebody wants it offline."""
-        if self._account.state is not State.PAUSED:
-            self._account.tell(Retry())
+        account = self._accounts.get(self.name)  # by now perhaps another than it was, after a reload
+        if account is not None and account.state is not State.PAUSED:
+            account.tell(Retry())
 
 
 class LoneSeat(_Seat):
@@ -143,20 +148,23 @@ class LoneSeat(_Seat):
         raise failed
 
     async def _proved(self, path: str) -> int | None:
-        for missed in range(1, KEY_LOST_AFTER + 1):
+        missed = 0
+        while True:
             try:
                 await self._link.open(path, _no_sign_in)
             except LinkFailed as failed:
-                failure = classify(failed.evidence, overrides=self._overrides)
-                if failure.kind is not Kind.AUTH or failure.remedy is not Remedy.RELOGIN:
+                missed += 1
+                if self._remedy(failed) is not Remedy.RELOGIN:
                     raise
-                if failed.evidence.code != KEY_NOT_FOUND or missed == KEY_LOST_AFTER:
+                if self._remedy(failed, missed) is Remedy.RELOGIN:  # else once more: it may be mistaken
                     return None
             else:
                 return self._link.user_id
             finally:
                 self._link.close()
-        return None
+
+    def _remedy(self, failed: LinkFailed, missed: int | None = None) -> Remedy:
+        return classify(failed.evidence, overrides=self._overrides, in_a_row=missed).remedy
 
     def _kind(self, failed: LinkFailed) -> Kind:
         return classify(failed.evidence, overrides=self._overrides).kind

@@ -1,9 +1,9 @@
-"""`pause`, `resume` and `retry`: what a person tells the running daemon about accounts."""
+"""`pause`, `resume`, `retry` and `reload`: what a person tells the running daemon."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from supervisor.cli.common import ExitCode, Options, not_ready, options, say
 from supervisor.cli.tables import clean
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import ControlError
-from supervisor.errors import NotRunning
+from supervisor.errors import ConfigError, NotRunning
 from supervisor.record.lock import holder
 
 _names = click.argument("accounts", metavar="NAME...", nargs=-1, required=True)
@@ -55,10 +55,47 @@ def retry(given: Options, accounts: tuple[str, ...]) -> int:
     return _tell("retry", accounts, given)
 
 
+@click.command()
+@options
+@click.pass_obj
+def reload(given: Options) -> int:
+    """Let the daemon read its configuration again, and go by it.
+
+    Accounts are added, removed and replaced as the file says; those of which nothing has changed do not notice. A file
+    with mistakes changes nothing: each is named, exit code 78.
+    """
+    try:
+        answer = _asked(given.state_dir(), "reload", {})
+    except ControlError as refused:
+        if refused.code != "config_invalid":
+            raise
+        raise ConfigError(refused.context["problems"]) from None
+    if given.as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        for line in _reloaded(answer):
+            click.echo(line)
+    return ExitCode.FAILURE if answer["stuck"] else ExitCode.OK
+
+
+def _reloaded(answer: Mapping[str, Any]) -> Iterator[str]:
+    """What a reload did, a line an account, and what it left as it was."""
+    for what in ("added", "removed", "replaced"):
+        for name in answer[what]:
+            yield f"{clean(name)}: {what}"
+    for new, old in answer["renamed"].items():
+        yield f"{clean(new)}: was {clean(old)}, and goes on with its session"
+    for name in answer["stuck"]:
+        yield f"{clean(name)}: its own code does not end, so nobody takes its place; mend it, and restart the daemon"
+    yield f"untouched: {answer['untouched']}"
+    for key in answer["needs_restart"]:
+        yield f"supervisor.{key} takes effect when the daemon is started again"
+
+
 def _tell(verb: str, accounts: tuple[str, ...], given: Options) -> int:
     state_dir = given.state_dir()
     try:
-        answer = _ask(state_dir, verb, accounts)
+        answer = tell(state_dir, verb, accounts)
     except ControlError as refused:
         if refused.code != "unknown_account":
             raise
@@ -68,19 +105,23 @@ def _tell(verb: str, accounts: tuple[str, ...], given: Options) -> int:
         click.echo(json.dumps(answer, ensure_ascii=False))
     else:
         for account in answer["accounts"]:
-            click.echo(f"{clean(account['name'])}: {_said(verb, account)}")
+            click.echo(f"{clean(account['name'])}: {said(verb, account)}")
     return ExitCode.OK
 
 
-def _ask(state_dir: Path, verb: str, accounts: tuple[str, ...]) -> dict[str, Any]:
-    """Tell the daemon.
+def tell(state_dir: Path, verb: str, accounts: tuple[str, ...]) -> dict[str, Any]:
+    """Tell the daemon to pause, resume or retry accounts.
 
     Raises:
         NotRunning: there is none.
         ControlError: it refused, or is only starting.
     """
+    return _asked(state_dir, verb, {"accounts": list(accounts)})
+
+
+def _asked(state_dir: Path, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return ControlClient(state_dir, timeout=30.0).request("POST", verb, {"accounts": list(accounts)})
+        return ControlClient(state_dir, timeout=30.0).request("POST", verb, body)
     except NotRunning:
         pid = holder(state_dir)
         if pid is None:
@@ -88,7 +129,7 @@ def _ask(state_dir: Path, verb: str, accounts: tuple[str, ...]) -> dict[str, Any
         raise not_ready(pid) from None
 
 
-def _said(verb: str, account: Mapping[str, Any]) -> str:
+def said(verb: str, account: Mapping[str, Any]) -> str:
     """What became of one account."""
     state = str(account["state"])
     if account["changed"]:

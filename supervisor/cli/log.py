@@ -124,6 +124,8 @@ def _show_after(path: Path, wanted: LogFilter, seen: int, given: Options) -> int
 def _show(row: LogRow, given: Options) -> None:
     shown = row_json(row.row, row.id)
     if given.as_json:
+        if row.row.traceback is not None:
+            shown["traceback"] = row.row.traceback
         click.echo(json.dumps(shown, ensure_ascii=False))
     else:
         click.echo(colored(log_line(shown), _COLORS[shown["outcome"]], given), color=given.color)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,7 +113,8 @@ class _Background(logging.Handler):
         except queue.Full:
             pass
         else:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            with suppress(RuntimeError):  # a signal has come before it was started
+                self._thread.join(max(0.0, deadline - time.monotonic()))
         if not self._thread.is_alive():
             self._place.close()
         super().close()

@@ -29,6 +29,8 @@ COMMANDS = {
     "pause": ("control", "Take accounts offline until they are resumed."),
     "resume": ("control", "Bring paused accounts online again."),
     "retry": ("control", "Try accounts now that failed, wait or are limited."),
+    "reload": ("control", "Let the daemon go by the changed configuration."),
+    "accounts": ("accounts", "Give an account's session back, as a string or a file."),
     "demo": ("demo", "Show all of it against a local Telegram, faults included."),
 }
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from supervisor.config.model import Account, Config, Settings
+
+# What a running daemon cannot change: told, and left as it was until it is started again.
+NEEDS_RESTART = frozenset({"state_dir", "callbacks", "retention_days"})
+# What concerns no account by itself; every other setting is built into each account, which is then replaced.
+AT_ONCE = frozenset({"connect_budget", "start_limit"})
 
 _PARTS = tuple(field.name for field in fields(Account) if field.name != "name")
 _SETTINGS = tuple(field.name for field in fields(Settings))
@@ -37,6 +42,23 @@ class Diff:
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.settings or self.policies)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The accounts that go on as new ones: all of them where what changed is built into each."""
+        everywhere = self.policies or self.settings - NEEDS_RESTART - AT_ONCE
+        return (*self.changed, *(self.unchanged if everywhere else ()))
+
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """The keys of [supervisor] that take effect with the daemon's next start."""
+        return tuple(key for key in _SETTINGS if key in self.settings & NEEDS_RESTART)
+
+
+def in_force(old: Config, new: Config) -> Config:
+    """The new configuration, without what a running daemon cannot change."""
+    kept = {key: getattr(old.settings, key) for key in NEEDS_RESTART}
+    return replace(new, settings=replace(new.settings, **kept))
 
 
 def diff(old: Config, new: Config) -> Diff:

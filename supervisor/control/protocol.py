@@ -1,6 +1,7 @@
 """What both ends of the socket agree on: HTTP/1.1, JSON, ``/v1/…``.
 
-An error's body is ``{"error": {"code", "message", "retryable", "context"}}``; codes are words, stable, lower case.
+An error's body is ``{"error": {"code", "number", "message", "retryable", "context"}}``; codes are words, stable, lower
+case, and the number is that of docs/errors.md, where several words may stand under one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,25 @@ from typing import Any
 from supervisor.errors import SupervisorError
 
 SOCKET = "control.sock"
+
+# The words that stand under another name in core/codes.py; any other is there as it is.
+_NAMED = {
+    "timeout": "no_answer",
+    # refusals of a sign-in
+    "banned": "account_banned",
+    "deleted": "account_banned",
+    "budget": "sign_in_budget",
+    "flood": "sign_in_flood",
+    "configuration": "config_invalid",
+    "not_a_user": "bad_request",
+    "not_begun": "bad_request",
+    "busy": "not_ready",
+    "paused": "account_unavailable",
+    "failed": "login_needed",
+    "payment": "login_needed",
+    "set_up_email": "login_needed",
+    "sign_up": "login_needed",
+}
 
 
 class ControlError(SupervisorError):
@@ -39,11 +59,19 @@ class ControlError(SupervisorError):
         self.context = dict(context or {})
         self.status = status
 
+    @property
+    def number(self) -> int:
+        """The number under which docs/errors.md and `explain` tell more."""
+        from supervisor.core.codes import NAMES  # every command imports this module, and few are refused
+
+        return NAMES.get(_NAMED.get(self.code, self.code), NAMES["internal"]).number
+
     def body(self) -> dict[str, Any]:
         """The error as it goes over the socket."""
         return {
             "error": {
                 "code": self.code,
+                "number": self.number,
                 "message": str(self),
                 "retryable": self.retryable,
                 "context": self.context,

@@ -77,9 +77,18 @@ async def _login(control: Control, body: Mapping[str, Any]) -> Answer:
         ) from None
 
 
+async def _reload(control: Control, _: Mapping[str, Any]) -> Answer:
+    try:
+        return (await control.reload()).json()
+    except ConfigError as error:
+        context = {"problems": error.problems}
+        raise ControlError("config_invalid", str(error), context=context, status=422) from None
+
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "status", _status),
     Route("POST", "login", _login),
+    Route("POST", "reload", _reload),
     *(Route("POST", verb, _order(verb)) for verb in ("pause", "resume", "retry")),
 )
 

@@ -35,9 +35,8 @@ _WRAPPERS = frozenset(
     }
 )
 _LARGE_ANSWER = 65536  # bytes from which a repeated query is answered with msg_detailed_info first
-_CROSSING = (
-    0.05  # seconds in which a caller can have acted on what it was told, besides the link's own latency
-)
+# Seconds in which a caller can have acted on what it was told, besides the link's own latency, on a busy machine too.
+_CROSSING = 0.15
 _NOT_SERVED = 400, "INPUT_METHOD_INVALID"
 
 

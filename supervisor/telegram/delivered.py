@@ -16,8 +16,8 @@ from supervisor.ports import LinkFailed, RpcFailed
 from supervisor.telegram.places import OWN, message_box, updates_in
 from supervisor.telegram.queries import peer_key, unwrapped
 
-# Sendings without an answer, ids of messages, and messages that are remembered.
-_UNANSWERED, _IDS, _FOUND = 256, 256, 64
+# Sendings without an answer, ids of messages, and messages that are remembered: as many calls may be held by default.
+_UNANSWERED, _IDS, _FOUND = 1000, 256, 1000
 
 
 class _Found(NamedTuple):
@@ -74,8 +74,8 @@ class Delivered:
         if not getattr(message, "out", False):
             return False
         if random_id is not None:
-            _remember(self._found, random_id, _Found(message, users, chats), _FOUND)
-            self._unanswered.pop(random_id, None)
+            if self._unanswered.pop(random_id, None) is not None:  # else nobody will ask for it
+                _remember(self._found, random_id, _Found(message, users, chats), _FOUND)
             return True
         if (message_box(message), message.id) in self._ids:
             return True
@@ -90,7 +90,7 @@ class Delivered:
         """What became of a query that was answered with RANDOM_ID_DUPLICATE, as the updates of its first answer."""
         random_ids = list(_random_ids(query))
         if random_ids and all(random_id in self._found for random_id in random_ids):
-            return _as_updates([(random_id, self._found[random_id]) for random_id in random_ids])
+            return _as_updates([(random_id, self._found.pop(random_id)) for random_id in random_ids])
         alike = [found for found in self._unnamed if _is_alike(found.message, query)]
         if len(random_ids) != 1 or len(alike) != 1:
             return None  # none, or several alike: a guess could hand the caller another message

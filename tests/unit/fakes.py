@@ -15,7 +15,7 @@ from typing import Any, ParamSpec
 
 import pytest
 
-from supervisor.core.failure import Evidence, Result, Row, Source
+from supervisor.core.failure import Evidence, Failure, Result, Row, Source
 from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, LinkFailed, SignIn
 
 NOW = 1_700_000_000.0  # the wall clock at the loop's time 0
@@ -173,6 +173,8 @@ class FakeSender:
         self.sent: list[tuple[float, Query]] = []
         self.drawn: list[int | None] = []
         self.delivered: Answer = None
+        self.done_already: Answer = None
+        self.asked_done: list[bool] = []
 
     def answers(self, *script: Answer) -> None:
         self.script.extend(script)
@@ -184,6 +186,10 @@ class FakeSender:
 
     async def find_delivered(self, query: Query) -> Any | None:
         return await _given(self.delivered)
+
+    async def find_done(self, query: Query, *, repeated: bool) -> Any | None:
+        self.asked_done.append(repeated)
+        return await _given(self.done_already)
 
     @property
     def times(self) -> list[float]:
@@ -243,7 +249,7 @@ class FakeLink(FakeSender):
         self.is_bot: bool | None = True
         self.can_sign_in = True
         self.resent = 0
-        self.last_answer = 0.0
+        self.quiet_since = 0.0
         self.attempts: deque[Exception | float] = deque()
         self.proofs: deque[Exception] = deque()
         self.unprepared: Exception | None = None
@@ -269,13 +275,13 @@ class FakeLink(FakeSender):
         if isinstance(ends, Exception):
             raise ends
         await asyncio.sleep(ends)
-        self.last_answer = asyncio.get_running_loop().time()
+        self.quiet_since = asyncio.get_running_loop().time()
 
     async def prove(self, path: str) -> None:
         self.done.append("prove")
         if self.proofs:
             raise self.proofs.popleft()
-        self.last_answer = asyncio.get_running_loop().time()
+        self.quiet_since = asyncio.get_running_loop().time()
 
     async def retire(self, reason: str) -> None:
         self.done.append("retire")
@@ -295,7 +301,7 @@ class FakePaths:
     """Paths that are broken by being named so."""
 
     broken: set[str] = field(default_factory=set)
-    suspected: list[str] = field(default_factory=list)
+    diagnosed: list[str] = field(default_factory=list)
     used: list[tuple[str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
@@ -303,9 +309,6 @@ class FakePaths:
 
     def assign(self, account: str, candidates: Sequence[str], before: str | None) -> str:
         return before or next(iter(candidates), "direct")
-
-    def elsewhere(self, candidates: Sequence[str], current: str) -> bool:
-        return any(name != current and name not in self.broken for name in candidates)
 
     def use(self, account: str, proxy: str) -> str:
         self.used.append((account, proxy))
@@ -320,13 +323,11 @@ class FakePaths:
     async def slot(self, name: str) -> None:
         self.slots.append(name)
 
-    async def is_broken(self, name: str) -> bool:
-        return name in self.broken
+    async def diagnose(self, name: str, candidates: Sequence[str], failure: Failure) -> tuple[bool, bool]:
+        self.diagnosed.append(name)
+        return name in self.broken, any(other != name and other not in self.broken for other in candidates)
 
-    def suspect(self, name: str) -> None:
-        self.suspected.append(name)
-
-    async def back(self, names: Sequence[str]) -> None:
+    async def back(self, current: str, candidates: Sequence[str]) -> None:
         await self.mended.wait()
 
     def works(self, name: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from supervisor import actions
 from supervisor.account import Account, AccountPlan
-from supervisor.calls import CallGate, Limits
+from supervisor.calls import Calls
 from supervisor.core.budget import SignInBudget
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
@@ -31,6 +31,7 @@ from supervisor.core.failure import (
 from supervisor.core.incident import Incident
 from supervisor.core.lifecycle import Pause, Retry, Rules, Stop
 from supervisor.errors import AccountUnavailable
+from supervisor.gate import Gate, Limits
 from supervisor.ports import AccountSnapshot, Limited, RpcFailed
 from tests.unit.fakes import (
     NOW,
@@ -72,21 +73,20 @@ def make(
             evidence_of_code=evidence_of,
             dispatcher=actions.Dispatcher(actions.builtin(), lambda *_: None),
         )
-        gate = CallGate(
+        calls = Calls(
             "bot",
+            Gate("bot", recorder, clock, Limits(), queries.flood_wait),
             link,
             queries,
-            recorder,
             clock,
             journal=account.journal,
-            limits=Limits(),
             policies=DEFAULT_POLICIES,
             overrides={},
             jitter=lambda: 0.0,
             new_id=lambda: next(ids),
             report=account.call_failed,
         )
-        account.wire(link, gate)
+        account.wire(link, calls)
         return account
 
     return make_account
@@ -109,7 +109,7 @@ async def running(account: Account) -> AsyncIterator[asyncio.Task[None]]:
 
 
 def call(account: Account, query: Query | None = None) -> asyncio.Task[Any]:
-    return asyncio.create_task(account._gate.call(query or Query()))
+    return asyncio.create_task(account._attempts._calls.call(query or Query()))
 
 
 LOST = failed()
@@ -317,7 +317,7 @@ async def test_a_failed_proxy_is_left_for_another(
         await settle()
         assert account.state is State.ONLINE
         assert [word for word in link.done if word.startswith("open")] == ["open de1", "open de1", "open nl3"]
-        assert (paths.suspected, paths.slots) == (["de1"], ["de1", "de1", "nl3"])
+        assert (paths.diagnosed, paths.slots) == (["de1"], ["de1", "de1", "nl3"])
         assert (account.snapshot().path, account.journal.path) == ("nl3", "nl3")
         rows = [(row.path, row.action) for row in recorder.rows]
         assert rows == [("de1", Action.RECONNECT), ("de1", Action.ROTATE_PROXY), ("nl3", Action.ROTATE_PROXY)]
@@ -339,6 +339,47 @@ async def test_a_broken_path_is_left_where_there_is_another(
 
 
 @virtual
+async def test_where_every_proxy_is_broken_an_account_waits_on_its_own(
+    make: Make, link: FakeLink, paths: FakePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It left it because nothing came any more; the others are silent too, so it was Telegram: it goes back."""
+
+    async def all_broken(*_: object) -> tuple[bool, bool]:
+        return True, False
+
+    monkeypatch.setattr(paths, "diagnose", all_broken)
+    silence = failed(Source.SILENCE, "nothing came", path="de1")
+    account = make(candidates=("de1", "nl3"))
+    async with running(account):
+        link.attempts.append(silence)
+        account.link_lost(silence.evidence)
+        await settle()
+        assert (account.state, account.snapshot().path) == (State.RECOVERING, "de1")
+        paths.mended.set()
+        await account.online()
+        assert [word for word in link.done if word.startswith("open")] == ["open de1", "open nl3", "open de1"]
+
+
+@virtual
+async def test_a_callback_that_knows_no_proxy_is_asked_to_the_cap(
+    make: Make, link: FakeLink, paths: FakePaths, recorder: FakeRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times, further and further apart; then the account waits for its path, and is not suspended."""
+    account = make(candidates=("de1",))
+    monkeypatch.setattr(account._means.dispatcher, "is_overridden", lambda _: True)
+    async with running(account):
+        paths.broken.add("de1")
+        link.attempts.extend([DEAD_PROXY] * 5)
+        account.link_lost(DEAD_PROXY.evidence)
+        await asyncio.sleep(3600.0)
+        assert account.state is State.RECOVERING
+        assert [row.delay for row in recorder.rows] == [0.0, 5.0, 10.0, 0.0]
+        link.attempts.clear()
+        paths.mended.set()
+        await account.online()
+
+
+@virtual
 async def test_the_only_proxy_is_tried_again_while_it_answers(
     make: Make, link: FakeLink, paths: FakePaths
 ) -> None:
@@ -350,7 +391,6 @@ async def test_the_only_proxy_is_tried_again_while_it_answers(
         await settle()
         assert account.state is State.ONLINE
         assert paths.slots == ["de1"] * 3
-        assert paths.suspected == []
 
 
 @virtual
@@ -526,13 +566,52 @@ async def test_a_clock_that_went_back_does_not_stretch_the_budget(
 
 
 @virtual
+async def test_a_flood_wait_on_the_proof_is_waited_out(
+    make: Make, link: FakeLink, recorder: FakeRecorder
+) -> None:
+    """GetState is not asked again before Telegram allows it; the account stays online meanwhile."""
+    flooded = "FLOOD_WAIT_500"
+    link.proofs.append(failed(Source.RPC, flooded, error_id=flooded, code=420, method="updates.GetState"))
+    account = make(prove_every=10.0)
+    async with running(account):
+        await asyncio.sleep(509.0)
+        assert (link.done.count("prove"), account.state) == (1, State.ONLINE)
+        await asyncio.sleep(2.0)
+        assert link.done.count("prove") == 2
+        assert recorder.rows == []
+
+
+@virtual
+async def test_a_pause_closes_the_incident_in_the_record(
+    make: Make, link: FakeLink, recorder: FakeRecorder
+) -> None:
+    """By a person's word, with no outcome; the resume begins without it."""
+    account = make()
+    async with running(account):
+        link.attempts.extend([LOST, 60.0])
+        account.link_lost(LOST.evidence)
+        await asyncio.sleep(5.0)
+        assert account.snapshot().incident is not None
+        account.tell(Pause())
+        await settle()
+        last = recorder.incidents[-1]
+        assert (last.closed_at, last.outcome) == (START + 5.0, None)
+        assert account.snapshot().incident is None
+        await asyncio.sleep(3600.0)
+        account.tell(Retry())
+        await settle()
+        await account.online()
+        assert Result.RECOVERED not in recorder.results
+
+
+@virtual
 async def test_a_silent_account_is_asked_for_proof(make: Make, link: FakeLink) -> None:
     """After `prove_every` seconds without an answer, and not before; one that is busy is left alone."""
     account = make(prove_every=300.0)
     async with running(account):
         await asyncio.sleep(299.0)
         assert "prove" not in link.done
-        link.last_answer = 1299.0
+        link.quiet_since = 1299.0
         await asyncio.sleep(299.5)
         assert "prove" not in link.done
         await asyncio.sleep(2.0)
@@ -722,7 +801,7 @@ async def test_a_suspension_uses_up_no_restarts(make: Make, link: FakeLink, main
     async def bot(client: Any) -> None:
         begun.append(asyncio.get_running_loop().time() - 1000.0)
         while True:
-            await account._gate.call(Query())
+            await account._attempts._calls.call(Query())
             await asyncio.sleep(1.0)
 
     account = make(main=main(bot))

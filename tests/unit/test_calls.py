@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from supervisor.calls import CallGate, Limits
+from supervisor.calls import Calls
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
+    Evidence,
     Failure,
     Kind,
     Override,
@@ -23,8 +24,9 @@ from supervisor.core.failure import (
     Source,
 )
 from supervisor.errors import AccountUnavailable, DeliveredUnseen, OutcomeUnknown
+from supervisor.gate import Gate, Limits
 from supervisor.journal import Journal
-from supervisor.ports import RpcFailed, SessionGone
+from supervisor.ports import LinkFailed, RpcFailed, SessionGone
 from tests.unit.fakes import (
     NOW,
     FakeClock,
@@ -46,14 +48,15 @@ SEND = "messages.SendMessage"
 class Door:
     """A gate, and what it stands between."""
 
-    gate: CallGate
+    gate: Gate
+    call: Callable[[Query], Coroutine[Any, Any, Any]]
     sender: FakeSender
     recorder: FakeRecorder
     journal: Journal
     reported: list[Failure] = field(default_factory=list)
 
     def calls(self, *queries: Query) -> list[asyncio.Task[Any]]:
-        return [asyncio.create_task(self.gate.call(query)) for query in queries]
+        return [asyncio.create_task(self.call(query)) for query in queries]
 
 
 MakeDoor = Callable[..., Door]
@@ -67,14 +70,14 @@ def make(sender: FakeSender, queries: FakeQueries, recorder: FakeRecorder, clock
         reported: list[Failure] = []
         ids = iter(f"i{n}" for n in range(1, 1000))
         journal = Journal("bot", recorder, clock, "direct")
-        gate = CallGate(
+        gate = Gate("bot", recorder, clock, Limits(**limits), queries.flood_wait)
+        calls = Calls(
             "bot",
+            gate,
             sender,
             queries,
-            recorder,
             clock,
             journal=journal,
-            limits=Limits(**limits),
             policies=DEFAULT_POLICIES,
             overrides=overrides or {},
             jitter=lambda: 0.0,
@@ -83,7 +86,7 @@ def make(sender: FakeSender, queries: FakeQueries, recorder: FakeRecorder, clock
         )
         if opened:
             gate.release()
-        return Door(gate, sender, recorder, journal, reported)
+        return Door(gate, calls.call, sender, recorder, journal, reported)
 
     return make_door
 
@@ -108,7 +111,7 @@ async def test_an_online_accounts_call_leaves_at_once(make: MakeDoor) -> None:
     """Its answer is the caller's; nothing is recorded."""
     door = make()
     door.sender.answers("a message")
-    assert await door.gate.call(Query()) == "a message"
+    assert await door.call(Query()) == "a message"
     assert door.sender.times == [0.0]
     assert (door.recorder.rows, door.recorder.incidents) == ([], [])
 
@@ -120,7 +123,7 @@ async def test_a_wrong_request_is_its_callers_affair(make: MakeDoor) -> None:
     door.journal.path = "de1"
     door.sender.answers(refused(400, "PEER_ID_INVALID"))
     with pytest.raises(RpcError, match=f"400 PEER_ID_INVALID {SEND}"):
-        await door.gate.call(Query())
+        await door.call(Query())
     (row,) = door.recorder.rows
     assert (row.outcome, row.incident, row.action, row.attempt) == (Result.RAISED, None, Action.FAIL, 0)
     assert (row.account, row.path, row.scope, row.kind) == ("bot", "de1", Scope.CALL, Kind.PERMANENT)
@@ -135,7 +138,7 @@ async def test_what_was_done_already_is_raised_and_not_recorded(make: MakeDoor) 
     door = make()
     door.sender.answers(refused(400, "MESSAGE_NOT_MODIFIED"))
     with pytest.raises(RpcError, match="MESSAGE_NOT_MODIFIED"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.recorder.rows == []
 
 
@@ -145,7 +148,7 @@ async def test_a_kind_without_a_policy_reaches_the_caller_too(make: MakeDoor) ->
     door = make()
     door.sender.answers(refused(303, "FILE_MIGRATE_4"))
     with pytest.raises(RpcError, match="FILE_MIGRATE_4"):
-        await door.gate.call(Query("upload.GetFile", None, read_only=True))
+        await door.call(Query("upload.GetFile", None, read_only=True))
     assert door.recorder.results == [Result.RAISED]
 
 
@@ -155,11 +158,11 @@ async def test_a_limited_account_keeps_running(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(refused(400, "PEER_FLOOD"))
     with pytest.raises(RpcError, match="PEER_FLOOD"):
-        await door.gate.call(Query())
+        await door.call(Query())
     (told,) = door.reported
     assert (told.limited, told.error_id) == (True, "PEER_FLOOD")
     assert door.recorder.results == [Result.RAISED]
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
 
 
 @virtual
@@ -167,7 +170,7 @@ async def test_the_operators_own_judgement_decides(make: MakeDoor) -> None:
     """`[classify]` comes before the table."""
     door = make(overrides={"PEER_ID_INVALID": Override(Kind.TEMPORARY, Remedy.RETRY, Scope.CALL)})
     door.sender.answers(refused(400, "PEER_ID_INVALID"))
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert door.sender.times == [0.0, 1.0]
 
 
@@ -180,7 +183,7 @@ async def test_a_500_is_sent_again_and_its_incident_closes_as_recovered(make: Ma
     door = make()
     door.sender.answers(refused(*SERVER_DOWN), refused(*SERVER_DOWN), "a message")
     query = Query()
-    assert await door.gate.call(query) == "a message"
+    assert await door.call(query) == "a message"
     assert door.sender.times == [0.0, 1.0, 3.0]
     assert door.sender.queries == [query] * 3
     first, second, closing = door.recorder.rows
@@ -201,7 +204,7 @@ async def test_at_the_cap_the_caller_gets_the_error(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(*[refused(*SERVER_DOWN)] * 9)
     with pytest.raises(RpcError, match="500 INTERNAL"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.sender.times == [0.0, 1.0, 3.0, 7.0]
     assert door.recorder.results == [Result.RETRYING] * 3 + [Result.FAILED]
     assert {row.incident for row in door.recorder.rows} == {"i1"}
@@ -214,7 +217,7 @@ async def test_each_kind_of_failure_has_its_own_cap(make: MakeDoor) -> None:
     """A flood wait between 500s spends none of theirs."""
     door = make()
     door.sender.answers(*[refused(*SERVER_DOWN)] * 3, flood(5), "ok")
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert len(door.sender.sent) == 5
     assert door.recorder.results[-1] is Result.RECOVERED
     assert {row.incident for row in door.recorder.rows} == {"i1"}
@@ -226,7 +229,7 @@ async def test_repeats_count_towards_the_calls_time(make: MakeDoor) -> None:
     door = make(call_timeout=2.0)
     door.sender.answers(*[refused(*SERVER_DOWN)] * 9)
     with pytest.raises(AccountUnavailable, match=r"was not answered within 2 s \(call_timeout\)"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.sender.times == [0.0, 1.0]
     assert door.recorder.results == [Result.RETRYING, Result.RETRYING, Result.FAILED]
     assert door.recorder.rows[-1].duration is None
@@ -254,7 +257,7 @@ async def test_a_flood_wait_is_waited_out_and_kept(make: MakeDoor) -> None:
     """The same query goes again when it is over; the wait is on disk before."""
     door = make(call_timeout=5.0)
     door.sender.answers(flood(35))
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert door.sender.times == [0.0, 35.0]
     (kept,) = door.recorder.floods
     assert (kept.account, kept.method, kept.peer) == ("bot", SEND, "user:42")
@@ -268,12 +271,12 @@ async def test_flood_waits_dont_count_towards_call_timeout(make: MakeDoor) -> No
     """Four waits of 50 s in a call that may take 5; the time it took otherwise does count."""
     door = make(call_timeout=5.0)
     door.sender.answers(*[flood(50)] * 4)
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert door.sender.times == [0.0, 50.0, 100.0, 150.0, 200.0]
     slow: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     door.sender.answers(refused(*SERVER_DOWN), refused(*SERVER_DOWN), flood(50), slow)
     with pytest.raises(AccountUnavailable, match="was not answered within 5 s"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert asyncio.get_running_loop().time() == 1200.0 + 5.0 + 50.0
 
 
@@ -340,14 +343,14 @@ async def test_a_wait_longer_than_max_wait_is_the_callers(make: MakeDoor) -> Non
     door = make(max_wait=300.0)
     door.sender.answers(flood(301))
     with pytest.raises(RpcError, match="FLOOD_WAIT_301"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.recorder.results == [Result.RAISED]
     assert [row.seconds for row in door.recorder.floods] == [301.0]
     await asyncio.sleep(0.5)
     with pytest.raises(FloodWait, match=r"wait 300\.5 s"):
-        await door.gate.call(Query())
+        await door.call(Query())
     await asyncio.sleep(100.5)
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert door.sender.times == [0.0, 301.0]
 
 
@@ -357,7 +360,7 @@ async def test_what_remains_of_max_wait_counts(make: MakeDoor) -> None:
     door = make(max_wait=300.0)
     door.sender.answers(flood(200), flood(200))
     with pytest.raises(RpcError, match="FLOOD_WAIT_200"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.sender.times == [0.0, 200.0]
     assert door.recorder.results == [Result.RETRYING, Result.FAILED]
     assert [row.seconds for row in door.recorder.floods] == [200.0, 200.0]
@@ -403,7 +406,7 @@ async def test_a_call_that_cannot_wait_so_long_does_not_queue_for_it(make: MakeD
     await settle()
     door.gate.ledger, _ = door.gate.ledger.flooded(SEND, "user:42", 400.0, NOW, 1000.0)
     with pytest.raises(FloodWait, match="wait 400 s"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert asyncio.get_running_loop().time() == 1000.0
     await asyncio.wait(calls)
 
@@ -414,9 +417,9 @@ async def test_a_flood_waits_cap_is_the_calls(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(*[flood(3)] * 6)
     with pytest.raises(RpcError, match="FLOOD_WAIT_3"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.sender.times == [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
-    assert await door.gate.call(Query()) == "ok"
+    assert await door.call(Query()) == "ok"
     assert door.sender.times[6] == 18.0
 
 
@@ -426,8 +429,8 @@ async def test_a_guard_that_names_a_time_holds_nobody(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(refused(400, "SESSION_TOO_FRESH_86400"))
     with pytest.raises(RpcError):
-        await door.gate.call(Query())
-    assert (await door.gate.call(Query()), door.recorder.floods) == ("ok", [])
+        await door.call(Query())
+    assert (await door.call(Query()), door.recorder.floods) == ("ok", [])
 
 
 @virtual
@@ -437,7 +440,7 @@ async def test_a_limit_without_a_number_waits_the_default(make: MakeDoor) -> Non
     door = make(call_timeout=5.0, max_wait=300.0, overrides=limit)
     door.sender.answers(*[refused(400, "NO_NUMBER")] * 9)
     with pytest.raises(RpcError, match="NO_NUMBER"):
-        await door.gate.call(Query())
+        await door.call(Query())
     assert door.sender.times == [0.0, 30.0, 90.0, 210.0]
     assert door.recorder.floods == []
 
@@ -472,6 +475,24 @@ async def test_held_calls_leave_in_order_and_no_faster_than_the_rate(make: MakeD
     times = door.sender.times
     assert all(sum(at <= other < at + 1.0 for other in times) <= 10 for at in times)
     assert times[-1] <= 4.0
+
+
+@virtual
+async def test_those_whom_the_pacing_held_are_paced_too(make: MakeDoor) -> None:
+    """20 a second through a release of 19: whom the first burst holds up make a second one, which counts as well."""
+    door = make(opened=False, release_rate=30.0)
+    calls: list[asyncio.Task[Any]] = []
+    for n in range(140):
+        calls += door.calls(Query())
+        await asyncio.sleep(0.05)
+        if n == 18:
+            door.gate.release()
+    await asyncio.gather(*calls)
+    times = door.sender.times
+    assert len(times) == 140
+    assert max(sum(at <= other < at + 1.0 for other in times) for at in times) <= 30
+    late = [at for at in times if at > 5.0]
+    assert max(sum(at <= other < at + 0.049 for other in late) for at in late) == 1  # it has an end
 
 
 @virtual
@@ -523,13 +544,27 @@ async def test_an_overdue_link_holds_new_calls_back(make: MakeDoor) -> None:
 
 
 @virtual
+async def test_what_was_missed_is_asked_for_before_held_calls_leave(make: MakeDoor) -> None:
+    """A difference goes before those that are held, however many they are."""
+    door = make(opened=False, max_held=3, release_rate=1.0)
+    held, difference = [Query() for _ in range(3)], Query(name="updates.GetDifference", read_only=True)
+    calls = door.calls(*held)
+    await settle()
+    calls += door.calls(difference)
+    await settle()
+    door.gate.release()
+    await asyncio.gather(*calls)
+    assert door.sender.queries == [difference, *held]
+
+
+@virtual
 async def test_no_more_than_max_held_are_held(make: MakeDoor) -> None:
     """The next is refused at once, and says why."""
     door = make(opened=False, max_held=3)
     calls = door.calls(*[Query() for _ in range(3)])
     await settle()
     with pytest.raises(AccountUnavailable, match=r"3 calls are held already \(max_held\)"):
-        await door.gate.call(Query())
+        await door.call(Query())
     door.gate.release()
     assert await asyncio.gather(*calls) == ["ok"] * 3
 
@@ -573,7 +608,7 @@ async def test_holding_counts_towards_the_calls_time(make: MakeDoor) -> None:
     with pytest.raises(
         AccountUnavailable, match=r"SendMessage was held within 60 s \(call_timeout\)"
     ) as caught:
-        await door.gate.call(Query())
+        await door.call(Query())
     error = caught.value
     assert (error.account, error.state, error.failure, error.retry_at) == (
         "bot",
@@ -592,7 +627,7 @@ async def test_an_answer_that_never_comes_says_online(make: MakeDoor) -> None:
     door.gate.release()
     door.sender.answers(asyncio.get_running_loop().create_future())
     with pytest.raises(AccountUnavailable, match="was not answered") as caught:
-        await door.gate.call(Query())
+        await door.call(Query())
     assert (caught.value.state, caught.value.failure) == ("online", None)
 
 
@@ -605,7 +640,7 @@ async def test_a_suspended_accounts_calls_fail_at_once(make: MakeDoor) -> None:
     door = make()
     door.gate.refuse("suspended", "proxy: refused", NOW + 60.0)
     with pytest.raises(AccountUnavailable, match=f"bot is suspended; {SEND} was not sent") as caught:
-        await door.gate.call(Query())
+        await door.call(Query())
     assert (caught.value.state, caught.value.failure) == ("suspended", "proxy: refused")
     assert caught.value.retry_at == datetime.fromtimestamp(NOW + 60.0, UTC)
     assert door.sender.sent == []
@@ -638,7 +673,7 @@ async def test_a_refusal_may_come_at_any_moment(make: MakeDoor) -> None:
     asyncio.get_running_loop().call_later(1.0, door.gate.refuse, "paused", None, None)
     door.sender.answers(refused(*SERVER_DOWN))
     with pytest.raises(AccountUnavailable, match="the call was waiting"):
-        await door.gate.call(Query())
+        await door.call(Query())
     door.gate.hold()
     calls = door.calls(Query())
     await settle()
@@ -705,7 +740,7 @@ async def test_a_late_wider_failure_opens_no_closed_door(make: MakeDoor) -> None
     with pytest.raises(AccountUnavailable, match="bot is paused"):
         await calls[0]
     with pytest.raises(AccountUnavailable, match="bot is paused"):
-        await door.gate.call(Query())
+        await door.call(Query())
 
 
 @virtual
@@ -729,7 +764,7 @@ async def test_what_was_never_sent_is_sent(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(SessionGone(sent=False), "created")
     query = Query("messages.CreateChat")
-    assert await door.gate.call(query) == "created"
+    assert await door.call(query) == "created"
     assert door.sender.queries == [query, query]
 
 
@@ -739,7 +774,7 @@ async def test_what_only_reads_is_sent_again(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(SessionGone(sent=True), "history")
     query = Query("messages.GetHistory", read_only=True)
-    assert await door.gate.call(query) == "history"
+    assert await door.call(query) == "history"
     assert door.sender.queries == [query, query]
 
 
@@ -749,7 +784,7 @@ async def test_what_carries_a_random_id_is_sent_again_as_it_is(make: MakeDoor) -
     door = make()
     door.sender.answers(SessionGone(sent=True), "a message")
     query = Query(random_id=7)
-    assert await door.gate.call(query) == "a message"
+    assert await door.call(query) == "a message"
     assert (door.sender.queries, door.sender.drawn) == ([query, query], [7, 7])
 
 
@@ -759,7 +794,7 @@ async def test_anything_else_is_unknown(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(SessionGone(sent=True))
     with pytest.raises(OutcomeUnknown, match=r"bot: messages\.CreateChat was sent") as caught:
-        await door.gate.call(Query("messages.CreateChat"))
+        await door.call(Query("messages.CreateChat"))
     assert (caught.value.account, caught.value.method, len(door.sender.sent)) == (
         "bot",
         "messages.CreateChat",
@@ -792,7 +827,7 @@ async def test_a_bad_draw_is_drawn_anew_once(make: MakeDoor) -> None:
     """On a first send the number was somebody else's; nothing was delivered, nothing is recorded."""
     door = make()
     door.sender.answers(refused(400, DUPLICATE), "a message")
-    assert await door.gate.call(Query(random_id=7)) == "a message"
+    assert await door.call(Query(random_id=7)) == "a message"
     assert (door.sender.drawn, door.recorder.rows) == ([7, 101], [])
 
 
@@ -802,7 +837,7 @@ async def test_a_second_bad_draw_is_the_callers(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(*[refused(400, DUPLICATE)] * 5)
     with pytest.raises(RpcError, match=DUPLICATE):
-        await door.gate.call(Query(random_id=7))
+        await door.call(Query(random_id=7))
     assert door.sender.drawn == [7, 101]
 
 
@@ -812,7 +847,7 @@ async def test_after_a_lost_session_it_means_delivered(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(SessionGone(sent=True), refused(400, DUPLICATE))
     door.sender.delivered = "its message"
-    assert await door.gate.call(Query(random_id=7)) == "its message"
+    assert await door.call(Query(random_id=7)) == "its message"
     assert door.sender.drawn == [7, 7]
 
 
@@ -822,7 +857,7 @@ async def test_after_the_link_sent_it_twice_it_means_delivered(make: MakeDoor) -
     door = make()
     door.sender.answers(refused(500, DUPLICATE, sends=2))
     door.sender.delivered = "its message"
-    assert await door.gate.call(Query(random_id=7)) == "its message"
+    assert await door.call(Query(random_id=7)) == "its message"
 
 
 @virtual
@@ -831,7 +866,7 @@ async def test_after_a_500_it_means_delivered(make: MakeDoor) -> None:
     door = make()
     door.sender.answers(refused(*SERVER_DOWN), refused(500, DUPLICATE))
     door.sender.delivered = "its message"
-    assert await door.gate.call(Query(random_id=7)) == "its message"
+    assert await door.call(Query(random_id=7)) == "its message"
     assert door.sender.drawn == [7, 7]
     assert door.recorder.results == [Result.RETRYING, Result.RECOVERED]
 
@@ -850,5 +885,132 @@ async def test_a_delivered_message_that_cannot_be_found_is_said_to_be_delivered(
     never = asyncio.get_running_loop().create_future()
     door.sender.delivered = never if found == "nothing comes" else found
     with pytest.raises(DeliveredUnseen, match="was delivered"):
-        await door.gate.call(Query(random_id=7))
+        await door.call(Query(random_id=7))
     assert door.recorder.results == [Result.RETRYING, Result.RECOVERED]
+
+
+# --- Done already ---------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_what_was_done_already_is_a_success(make: MakeDoor) -> None:
+    """CHAT_NOT_MODIFIED: the caller gets what the call would have given, and nothing is recorded."""
+    door = make()
+    door.sender.answers(refused(400, "CHAT_NOT_MODIFIED"))
+    door.sender.done_already = "nothing new"
+    assert await door.call(Query("messages.EditChatTitle")) == "nothing new"
+    assert (door.sender.asked_done, door.recorder.rows) == ([False], [])
+
+
+@pytest.mark.parametrize("first", [refused(*SERVER_DOWN), SessionGone(sent=True)])
+@virtual
+async def test_it_is_said_that_the_call_itself_may_have_done_it(make: MakeDoor, first: Exception) -> None:
+    """After a repeat, what was done already was most likely done by this call."""
+    door = make()
+    door.sender.answers(first, refused(400, "BOT_SCORE_NOT_MODIFIED"))
+    door.sender.done_already = "the score"
+    assert await door.call(Query("messages.SetGameScore", random_id=1)) == "the score"
+    assert door.sender.asked_done == [True]
+
+
+@virtual
+async def test_a_repeat_by_the_link_counts_too(make: MakeDoor) -> None:
+    """Sent twice below us: `sends` tells."""
+    door = make()
+    door.sender.answers(refused(400, "CHAT_NOT_MODIFIED", sends=2))
+    door.sender.done_already = "nothing new"
+    await door.call(Query("messages.EditChatTitle"))
+    assert door.sender.asked_done == [True]
+
+
+@pytest.mark.parametrize(
+    "found", [None, refused(400, "MESSAGE_ID_INVALID"), SessionGone(sent=True), failed()]
+)
+@virtual
+async def test_where_nothing_honest_can_be_given_the_caller_gets_the_error(
+    make: MakeDoor, found: Any
+) -> None:
+    """Its incident, if it has one, ends well all the same: it is done."""
+    door = make()
+    door.sender.answers(refused(*SERVER_DOWN), refused(400, "MESSAGE_NOT_MODIFIED"))
+    door.sender.done_already = found
+    with pytest.raises(RpcError, match="MESSAGE_NOT_MODIFIED"):
+        await door.call(Query("messages.EditMessage"))
+    assert door.recorder.results == [Result.RETRYING, Result.RECOVERED]
+
+
+# --- What nobody knows ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "text"), [(503, "Timeout"), (-503, "MSG_WAIT_TIMEOUT"), (500, "TIMEOUT")])
+@virtual
+async def test_telegrams_own_time_out_tells_nothing(make: MakeDoor, code: int, text: str) -> None:
+    """An acting call without a random_id is not repeated; one with it, and one that reads, are."""
+    door = make()
+    door.sender.answers(refused(code, text))
+    with pytest.raises(OutcomeUnknown, match=f"CreateChat was sent, but Telegram answered {text}"):
+        await door.call(Query("messages.CreateChat"))
+    assert (len(door.sender.sent), door.recorder.results) == (1, [Result.RAISED])
+    for query in (Query(random_id=7), Query("messages.GetHistory", read_only=True)):
+        door.sender.answers(refused(code, text))
+        assert await door.call(query) == "ok"
+
+
+def untaken(*, sent: bool, error_id: str | None = None) -> LinkFailed:
+    return LinkFailed(Evidence(Source.PROTOCOL, "refused 6 times: bad salt", error_id), sent=sent)
+
+
+@virtual
+async def test_a_query_that_is_never_taken_ends_as_unavailable(make: MakeDoor) -> None:
+    """At the cap its caller gets an exception of ours that says why, and the record has it; not the link's own."""
+    door = make()
+    door.sender.answers(*[untaken(sent=False)] * 9)
+    calls = door.calls(Query("messages.CreateChat"))
+    for _ in range(4):
+        await settle()
+        door.gate.release()
+    with pytest.raises(AccountUnavailable, match="bot is online; refused 6 times: bad salt"):
+        await calls[0]
+    assert (len(door.sender.sent), len(door.reported)) == (4, 3)
+    assert door.recorder.results == [Result.RAISED]
+
+
+@virtual
+async def test_what_was_not_taken_again_but_may_be_done_is_unknown(make: MakeDoor) -> None:
+    """An earlier sending may have been accepted: only what Telegram knows again by its random_id goes once more."""
+    door = make()
+    door.sender.answers(untaken(sent=True))
+    with pytest.raises(OutcomeUnknown, match="CreateChat was sent, but refused 6 times"):
+        await door.call(Query("messages.CreateChat"))
+    assert len(door.sender.sent) == 1
+    door.sender.answers(untaken(sent=True))
+    calls = door.calls(Query(random_id=7))
+    await settle()
+    door.gate.release()
+    assert await calls[0] == "ok"
+
+
+@virtual
+async def test_an_answer_that_cannot_be_read_is_not_asked_for_again(make: MakeDoor) -> None:
+    """Sending again brings the same; whether it was done the caller has to look up, if it did anything at all."""
+    door = make()
+    door.sender.answers(*[untaken(sent=True, error_id="UNREADABLE")] * 2)
+    with pytest.raises(OutcomeUnknown, match="SendMessage"):
+        await door.call(Query(random_id=7))
+    with pytest.raises(AccountUnavailable, match="bot is online"):
+        await door.call(Query("messages.GetHistory", read_only=True))
+    assert (len(door.sender.sent), door.reported) == (2, [])
+
+
+@virtual
+async def test_a_failure_that_only_one_call_meets_is_that_calls(make: MakeDoor) -> None:
+    """The account proves itself well each time; at the cap of the kind the caller gets the error."""
+    door = make()
+    door.sender.answers(*[refused(400, "CONNECTION_NOT_INITED")] * 9)
+    calls = door.calls(Query())
+    for _ in range(4):
+        await settle()
+        door.gate.release()
+    with pytest.raises(RpcError, match="CONNECTION_NOT_INITED"):
+        await calls[0]
+    assert (len(door.sender.sent), len(door.reported)) == (4, 3)

@@ -193,3 +193,17 @@ async def test_there_are_only_so_many_at_once(
     assert (await desk.step("begin", name="c"))["next"] == "code"
     desk.logins.close()
     assert [desk.seats[name].made[0].closed for name in "abc"] == [1, 1, 1]
+
+
+async def test_a_changed_budget_holds_at_once_and_a_new_name_gives_no_new_codes(
+    recorder: FakeRecorder, clock: FakeClock
+) -> None:
+    """Who has used up the codes under the old name has none under the new one."""
+    desk = Desk(recorder, clock)
+    await desk.step("begin")
+    await desk.step("cancel")
+    desk.logins.reconfigure(SignInBudget(1, 10), {}, {"v": "u"})
+    with pytest.raises(LoginRefused) as refused:
+        await desk.step("begin", name="v")
+    assert refused.value.code == "budget"
+    assert (await desk.step("begin"))["next"] == "code"  # the old name is anybody's

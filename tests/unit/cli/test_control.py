@@ -12,6 +12,7 @@ import pytest
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import ControlError
 from supervisor.record.lock import StateLock
+from supervisor.reload import STUCK, Reloaded
 from tests.unit.cli.conftest import Cli
 
 UNKNOWN = ControlError(
@@ -76,3 +77,47 @@ def test_without_a_daemon_it_is_exit_69(cli: Cli, tmp_path: Path) -> None:
     assert "no daemon is running" in result.stderr
     with StateLock(tmp_path / "state"):
         assert cli("pause", "a").exit_code == 75
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, answer: Mapping[str, Any] | ControlError) -> None:
+    """Let a daemon answer a reload."""
+
+    def request(self: ControlClient, method: str, name: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert (method, name, body) == ("POST", "reload", {})
+        if isinstance(answer, ControlError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ControlClient, "request", request)
+
+
+def test_a_reload_says_what_it_did(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each account that is another than before, and for what waits; one that is stuck is a failure."""
+    done = Reloaded(("a",), ("b",), ("c",), {"e": "d"}, 7, ("state_dir",))
+    answered(monkeypatch, done.json())
+    result = cli("reload")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "a: added",
+            "b: removed",
+            "c: replaced",
+            "e: was d, and goes on with its session",
+            "untouched: 7",
+            "supervisor.state_dir takes effect when the daemon is started again",
+        ],
+    )
+    assert json.loads(cli("reload", "--json").stdout)["renamed"] == {"e": "d"}
+    answered(monkeypatch, Reloaded(stuck=("f",)).json())
+    result = cli("reload")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (1, f"f: {STUCK}")
+
+
+def test_a_broken_file_is_told_line_by_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 78 and nothing on stdout, as `check` would do; another refusal is what it is."""
+    problems = ["accounts.toml:1: one", "accounts.toml:2: two"]
+    answered(monkeypatch, ControlError("config_invalid", "one, two", context={"problems": problems}))
+    result = cli("reload")
+    assert (result.exit_code, result.stdout, result.stderr.splitlines()) == (78, "", problems)
+    answered(monkeypatch, ControlError("internal", "oh"))
+    assert cli("reload").exit_code == 1

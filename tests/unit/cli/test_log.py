@@ -149,3 +149,10 @@ def test_reading_needs_neither_an_event_loop_nor_a_client(config: Path, state_di
             command([name], config.parent)
             times.append(time.monotonic() - began)
         assert min(times) < 0.5
+
+
+def test_a_traceback_is_shown_to_programs(cli: Cli, tmp_path: Path) -> None:
+    """What a bot's own code has raised is told with its traceback; the line for people has no room for it."""
+    fill(tmp_path / "state", [row(outcome=Result.RAISED, traceback="Traceback …\nKeyError: 'x'")])
+    assert json.loads(cli("log", "--json").stdout)["traceback"].endswith("KeyError: 'x'")
+    assert "KeyError" not in cli("log").stdout

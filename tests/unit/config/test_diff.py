@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from supervisor.config.diff import diff
+from supervisor.config.diff import diff, in_force
 from supervisor.config.model import Account, Config, Proxy, Secret, Settings, Telegram
 from supervisor.core.failure import Kind, Override, Remedy, Scope
 
@@ -65,3 +65,14 @@ def test_settings_and_policies() -> None:
     assert result.settings == {"max_held"}
     assert result.policies
     assert not result.changed
+
+
+def test_what_is_built_into_each_account_replaces_them_all() -> None:
+    """Policies and most settings do; budgets concern no account by itself; what needs a restart is told, and kept."""
+    assert diff(CONFIG, replace(CONFIG, policies={})).replaced == ("bot", "user")
+    other = replace(CONFIG, settings=replace(CONFIG.settings, connect_budget=1.0, callbacks=("x",)))
+    result = diff(CONFIG, other)
+    assert (result.replaced, result.needs_restart) == ((), ("callbacks",))
+    assert in_force(CONFIG, other).settings == replace(CONFIG.settings, connect_budget=1.0)
+    slow = replace(CONFIG, settings=replace(CONFIG.settings, call_timeout=1.0))
+    assert diff(CONFIG, slow).replaced == ("bot", "user")

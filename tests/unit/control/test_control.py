@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import stat
 import subprocess
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from supervisor.control import address
+from supervisor.control import address, protocol
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import SOCKET, ControlError
 from supervisor.control.server import ROUTES, ControlServer, Route
+from supervisor.core.codes import NAMES
 from supervisor.errors import ConfigError, LoginRefused, NotRunning
 from supervisor.ports import Control
+from supervisor.reload import Reloaded
+from supervisor.telegram.login_words import _REFUSALS
 
 
 class Daemon:
@@ -25,6 +29,7 @@ class Daemon:
 
     def __init__(self) -> None:
         self.accounts: list[dict[str, Any]] = [{"name": "support-bot", "state": "online"}]
+        self.mistakes: list[str] = []
 
     def status(self) -> dict[str, Any]:
         return {"schema": 1, "accounts": self.accounts}
@@ -36,6 +41,11 @@ class Daemon:
         return [{"name": name, "state": "starting", "changed": True} for name in accounts]
 
     retry = resume
+
+    async def reload(self) -> Reloaded:
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        return Reloaded(added=("new",), untouched=3)
 
     async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
         if text == "no":
@@ -240,3 +250,38 @@ def test_asking_imports_no_event_loop() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=root
     )
     assert found.stdout.strip() == ""
+
+
+async def test_a_reload_tells_what_it_did_or_what_is_wrong(tmp_path: Path) -> None:
+    """A broken file is a refusal with every line of it, by itself in the context."""
+    daemon = Daemon()
+    async with ControlServer(tmp_path / SOCKET, daemon):
+        done = await ask(ControlClient(tmp_path), "POST", "reload")
+        assert (done["schema"], done["added"], done["untouched"]) == (1, ["new"], 3)
+        daemon.mistakes = ["accounts.toml:1: one", "accounts.toml:2: two"]
+        with pytest.raises(ControlError, match="one\naccounts") as refused:
+            await ask(ControlClient(tmp_path), "POST", "reload")
+    assert (refused.value.code, refused.value.status) == ("config_invalid", 422)
+    assert refused.value.context == {"problems": daemon.mistakes}
+
+
+def words_in_use() -> set[str]:
+    """The codes of every refusal that stands in the source."""
+    files = Path(protocol.__file__).parents[1].rglob("*.py")
+    raised = re.compile(r"(?:ControlError|LoginRefused)\(\s*\"(\w+)\"")
+    found = {word for file in files for word in raised.findall(file.read_text())}
+    return found | {word for word, _ in _REFUSALS.values()}
+
+
+@pytest.mark.parametrize("word", sorted(words_in_use()))
+def test_every_refusal_has_a_number(word: str) -> None:
+    """The one that goes with its word, beside it in the body; only what is our own fault is numbered so."""
+    number = ControlError(word, "x").body()["error"]["number"]
+    assert (number == NAMES["internal"].number) == (word == "internal")
+
+
+def test_the_words_that_are_told_apart_are_in_use() -> None:
+    """Nothing is left of a word that nobody says any longer, and numbers are those that `explain` knows."""
+    assert set(protocol._NAMED) <= words_in_use()
+    assert set(protocol._NAMED.values()) <= set(NAMES)
+    assert ControlError("unknown_account", "x").number == 3013

@@ -679,6 +679,22 @@ async def test_messages_alike_are_not_guessed() -> None:
     assert not delivered.is_own(message(8, text="yes"), None, [], [])
 
 
+async def test_what_was_answered_takes_no_room() -> None:
+    """Hundreds of messages whose answers have come are in one difference with the one that is looked for."""
+    delivered = Delivered()
+    for random_id in range(3000):
+        delivered.sending(sending(random_id, f"m{random_id}"))
+        if random_id != 1500:
+            delivered.answered(sending(random_id, f"m{random_id}"), types().Updates(
+                updates=[], users=[], chats=[], date=0, seq=0))  # fmt: skip
+    for random_id in range(3000):
+        assert delivered.is_own(message(random_id, out=True), random_id, [], [])
+    assert delivered.find(sending(1, "m1")) is None
+    found = delivered.find(sending(1500, "m1500"))
+    assert found is not None
+    assert found.updates[0].random_id == 1500
+
+
 async def test_an_album_is_found_in_whole() -> None:
     """A sending with several random_ids is found when all of them are named."""
     from pyrogram.raw import functions
