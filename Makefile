@@ -17,10 +17,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$python && break; done)
 
-# The second half is where timing is judged: nothing runs beside it.
-SERIAL := $(wildcard tests/integration tests/acceptance)
-QUICK := tests $(SERIAL:%=--ignore=%)
-PACKAGES := supervisor tests $(wildcard benchmarks)
+PACKAGES := supervisor tests $(wildcard benchmarks) docs/man/generate.py
 
 PIP := -m pip --quiet --quiet --disable-pip-version-check --no-input
 UV := uv==0.13.9
@@ -55,10 +52,11 @@ test-all: ## the tests on Pyrogram, then on Kurigram, and how much of the code t
 # Where it counts, each run leaves its figures beside the others': .coverage.*
 PYTEST = $(VENV)$*/bin/python -m $(if $(COVER),coverage run -m )pytest
 
+# Most of what the tests of whole daemons do is wait, so two go side by side; where tight bars are held, nothing does.
 .PHONY: test-pyrogram test-kurigram
 test-pyrogram test-kurigram: test-%: $(VENV)%/.ready
-	$(PYTEST) --numprocesses=2 $(QUICK)
-	$(if $(SERIAL),$(PYTEST) $(SERIAL))
+	$(PYTEST) --numprocesses=2 --dist=loadscope -m 'not alone' tests
+	$(PYTEST) -m alone tests
 
 .PHONY: lint
 lint: $(P)/.ready ## ruff: rules and layout
@@ -88,6 +86,10 @@ package: $(P)/.ready ## build the wheel, and see that every file of ours is in i
 	diff dist/tree dist/wheel
 
 # --- What is run now and then --------------------------------------------------------------------
+
+.PHONY: man
+man: $(P)/.ready ## write the manual page anew, from what the commands say of themselves
+	$(P)/bin/python docs/man/generate.py > docs/man/tg-supervisor.1
 
 .PHONY: bench
 bench: $(P)/.ready $(K)/.ready ## the benchmarks, on both client libraries; BENCH=--quick for a minute each

@@ -244,7 +244,7 @@ async def test_a_main_that_blocks_the_loop(dc: Datacenter, site: Site) -> None:
     daemon.signal(signal.SIGTERM)
     assert await daemon.ended(10) == 0
     assert time.monotonic() - begun < 10
-    assert re.search(r"ends? .*without", daemon.err), daemon.err
+    assert re.search(r"without waiting any longer for \S+/blocking\.py:\d+ in main", daemon.err), daemon.err
 
 
 async def test_with_accounts_in_every_state(dc: Datacenter, site: Site) -> None:

@@ -20,15 +20,17 @@ from supervisor.record.rows import row_json
 
 LATENCY = 0.08
 PERSON = 777
-TOKENS = [f"11020154{n}:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDs{n:03}" for n in range(10)]
+TOKENS = [f"11020154{n}:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDs{n:03}" for n in range(60)]
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
-    """Wait until `condition` gives something true; fail with its name after so many seconds."""
+async def until(
+    condition: Callable[[], Any], seconds: float = 15.0, what: str | Callable[[], str] = ""
+) -> Any:
+    """Wait until `condition` gives something true; fail with its name, or what is said then, after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {what or condition}")
+            pytest.fail(f"not within {seconds} s: {(what() if callable(what) else what) or condition}")
         await asyncio.sleep(0.01)
     return result
 
@@ -113,12 +115,14 @@ class Fleet:
                 await asyncio.sleep(max(0.0, begun + n * every - time.monotonic()))
         return calls
 
-    async def rows(self) -> list[dict[str, Any]]:
-        """The recovery log so far, as `log --json` gives it."""
-        await asyncio.sleep(0.4)  # the record is written in batches
+    async def rows(self, *, stalls: bool = False) -> list[dict[str, Any]]:
+        """The recovery log so far, as `log --json` gives it; without this busy machine's stalls, unless asked for."""
+        await asyncio.sleep(0.4)  # what has just come must be judged
+        await self.sup._store._written()
         with queries.opened(self.config.settings.state_dir / "recovery.db") as db:
             assert db is not None
-            return [row_json(row.row, row.id) for row in queries.log_rows(db, queries.LogFilter(), 10_000)]
+            rows = [row_json(row.row, row.id) for row in queries.log_rows(db, queries.LogFilter(), 10_000)]
+        return [row for row in rows if stalls or row["error_id"] != "LOOP_STALLED"]
 
 
 class ScriptedProxy:
@@ -148,6 +152,10 @@ class ScriptedProxy:
     def hang(self) -> None:
         """Accept, and pass nothing on any longer."""
         self._flow.clear()
+
+    def resume(self) -> None:
+        """Pass on again, beginning with what was kept."""
+        self._flow.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -33,6 +33,7 @@ def failed(calls: list[Any]) -> list[str]:
 # --- bots -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("error", ["AUTH_KEY_UNREGISTERED", "SESSION_REVOKED"])
 async def test_a_bot_whose_session_ended_is_back_within_3_s(
     dc: Datacenter, fleet: Callable[..., Any], error: str
@@ -128,7 +129,7 @@ async def test_a_duplicated_key_is_given_up(dc: Datacenter, fleet: Callable[...,
         assert not failed(calls)
         assert bots.state() == "online"
         assert dc.seen.sign_ins[bot.user_id] == 2
-        (old,) = await sup._db.old_sessions(f"bot:{bot.user_id}")
+        (old,) = await sup._assembly._db.old_sessions(f"bot:{bot.user_id}")
         assert old.session.auth_key == key.key
         rows = await bots.rows()
     assert "AUTH_KEY_DUPLICATED" in {row["error_id"] for row in rows}
@@ -521,12 +522,12 @@ async def test_a_user_whose_session_ended_needs_a_login(
     assert running.state == "needs_login"
     assert running.codes_sent == 1
     identity = f"phone:{PHONE}"
-    assert sup._db.account(identity).session.auth_key == key.key
-    assert await sup._db.old_sessions(identity) == []
+    assert sup._assembly._db.account(identity).session.auth_key == key.key
+    assert await sup._assembly._db.old_sessions(identity) == []
     await signed_in(running)
-    (old,) = await sup._db.old_sessions(identity)
+    (old,) = await sup._assembly._db.old_sessions(identity)
     assert old.session.auth_key == key.key
-    assert sup._db.account(identity).session.auth_key != key.key
+    assert sup._assembly._db.account(identity).session.auth_key != key.key
     assert (await client.get_me()).id == USER_ID  # the client of before goes on
     assert running.codes_sent == 2
     rows = await running.fleet.rows()
@@ -554,34 +555,6 @@ async def test_a_user_whose_key_is_unknown_needs_a_login(dc: Datacenter, running
     await until(lambda: running.state == "needs_login", 10)
     assert running.codes_sent == 1
     await signed_in(running)
-
-
-async def test_a_number_is_followed_to_its_datacenter(
-    dc: Datacenter, running: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PHONE_MIGRATE_X: the code is asked for there, and the session stored with that datacenter's address."""
-    from supervisor.datacenter.library import build, raw
-    from supervisor.datacenter.methods import METHODS
-
-    async with Datacenter(dc_id=4, latency=LATENCY) as home:
-        user = home.add_user(USER_ID, phone=PHONE, code=CODE)
-        get_config = METHODS["help.GetConfig"]
-
-        def both(call: Any) -> Any:
-            config = get_config(call)
-            config.dc_options.append(
-                build(raw.types.DcOption, id=4, ip_address=home.host, port=home.port, ipv6=False)
-            )
-            return config
-
-        monkeypatch.setitem(METHODS, "help.GetConfig", both)
-        running.server.sign_in_error = (303, "PHONE_MIGRATE_4")
-        await signed_in(running)
-        assert home.seen.codes_sent[USER_ID] == 1
-        assert home.seen.open_connections == 1
-        assert user.keys
-        session = running.fleet.sup._db.account(f"phone:{PHONE}").session
-        assert (session.dc_id, session.server) == (4, (home.host, home.port))
 
 
 async def test_nothing_private_is_written_down(

@@ -1,152 +1,47 @@
-"""Files up and down over real sockets: whole, or an error; over the account's one connection, or a foreign one."""
+"""Files up and down over real sockets: whole, or an error; over the account's one connection."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import os
-import struct
+import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pproxy
 import pytest
 
-from supervisor.core.failure import Evidence
-from supervisor.datacenter import Datacenter
-from supervisor.datacenter.faults import Fault, FaultKind
-from supervisor.datacenter.files import StoredFile
+from supervisor.datacenter import Cluster
+from supervisor.datacenter.faults import FaultKind
 from supervisor.datacenter.library import raw
-from supervisor.datacenter.methods import METHODS, WITHOUT_ACCOUNT, RpcError
-from supervisor.datacenter.render import render_user
-from supervisor.errors import OutcomeUnknown
-from supervisor.ports import LinkFailed, RpcFailed, SessionGone
-from supervisor.telegram import foreign, queries
-from supervisor.telegram.dial import ProxyAddress
-from supervisor.telegram.foreign import DatacenterUnreachable
-from supervisor.telegram.keyexchange import public_key_from_pem
-from supervisor.telegram.link import LinkSpec, ServerAddress, TelegramLink
-from supervisor.telegram.media import PART, TransferFailed
-from supervisor.telegram.session import Timings
-from supervisor.telegram.storage import SessionsDb
-
-TOKEN = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw0"
-BOT, PERSON = 110201543, 777
-MIB = 1024 * 1024
-ELSEWHERE = 4
-
-Home = tuple[Any, Datacenter]  # the client, and its datacenter
-
-
-class Driver:
-    """What an account does for a link, in short: opens it again when it is lost, sends again what may be."""
-
-    def __init__(self, path: str) -> None:
-        self.link: Any = None
-        self.path = path
-        self.up = asyncio.Event()
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def link_lost(self, _evidence: Evidence) -> None:
-        self.up.clear()
-        task = asyncio.create_task(self.open())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def link_overdue(self) -> None: ...
-
-    def link_answers(self, outstanding: int) -> None: ...
-
-    async def open(self) -> None:
-        async def sign_in() -> None: ...
-
-        while not self.up.is_set():
-            with contextlib.suppress(LinkFailed):
-                await self.link.open(self.path, sign_in)
-                self.up.set()
-                return
-            await asyncio.sleep(0.1)
-
-    async def call(self, query: Any) -> Any:
-        while True:
-            await self.up.wait()
-            try:
-                return await self.link.send(query)
-            except RpcFailed as error:
-                raise queries.rpc_exception(error.code, error.text, error.method) from None
-            except SessionGone as gone:
-                if gone.sent and not queries.is_read_only(query):
-                    raise
-
-    async def close(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def online(dc: Datacenter, proxy: ProxyAddress | None = None, **options: Any) -> AsyncIterator[Any]:
-    """A supervised client of a bot that is signed in."""
-    driver = Driver("direct" if proxy is None else "de1")
-    server = ServerAddress(dc.host, dc.port, dc.dc_id, public_key_from_pem(dc.public_key_pem))
-    timings = Timings(connect_timeout=2.0, answer_timeout=2.0, silence_timeout=2.0)
-    spec = LinkSpec(
-        "bot", f"bot:{BOT}", 12345, "a" * 32, TOKEN,
-        server=server, timings=timings, options=options, proxies={"de1": proxy} if proxy else {},
-    )  # fmt: skip
-    db = await SessionsDb.open(Path(f"{driver.path}-{dc.port}-{id(driver)}.db"))
-    driver.link = link = TelegramLink(spec, db, driver, lambda evidence: pytest.fail(evidence.message))
-    await link.prepare(driver.call)
-    await driver.open()
-    updates = asyncio.create_task(link.run())
-    await link.client.begin()
-    try:
-        yield link.client
-    finally:
-        updates.cancel()
-        await driver.close()
-        await link.shutdown()
-        await db.close()
+from supervisor.datacenter.methods import METHODS
+from supervisor.errors import AccountUnavailable
+from supervisor.telegram.media import IN_FLIGHT, PART, TransferFailed
+from tests.integration.conftest import PERSON, until
+from tests.integration.transfers import (
+    ELSEWHERE,
+    HERE,
+    MIB,
+    Home,
+    after,
+    at_work,
+    check_connections,
+    content_of,
+    folder,
+    media_of,
+    only_file,
+    set_up,
+)
 
 
 @pytest.fixture
-async def home() -> AsyncIterator[Home]:
-    """A client that is online, and its datacenter. Never were there two connections of one key."""
-    async with Datacenter() as dc:
-        dc.add_bot(TOKEN)
-        dc.add_person(PERSON, "Ann")
-        async with online(dc) as client:
-            yield client, dc
-        assert (dc.seen.overlaps, dc.seen.max_connections_per_key) == (0, 1)
-
-
-def content_of(size: int) -> tuple[bytes, BytesIO]:
-    """Random bytes, and as a file."""
-    content = os.urandom(size)
-    file = BytesIO(content)
-    file.name = "some.bin"
-    return content, file
-
-
-def only_file(dc: Datacenter) -> StoredFile:
-    """The file that the datacenter has."""
-    (stored,) = dc.engine.files.files.values()
-    return stored
-
-
-def folder() -> list[str]:
-    """What lies in the download folder."""
-    return sorted(path.name for path in Path("downloads").glob("*"))
-
-
-def after(dc: Datacenter, kind: FaultKind, method: str, skip: int, **what: Any) -> None:
-    """Script one fault, `skip` calls from now."""
-    dc.faults.add(Fault(kind, method=method, skip=skip, **what))
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    """A client that is online, and its datacenter."""
+    async with Cluster(HERE, ELSEWHERE) as cluster:
+        async with set_up(cluster, tmp_path).online() as running:
+            yield running
+        check_connections(cluster)
 
 
 # --- up and down ---------------------------------------------------------------------------------------------
@@ -171,20 +66,63 @@ async def test_a_file_goes_up_and_comes_down_byte_for_byte(home: Home, size: int
 
 @pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER])
 async def test_an_upload_goes_on_after_a_reset(home: Home, kind: FaultKind) -> None:
-    """The connection is reset with parts under way, twice: the file arrives whole, in one message."""
+    """The connection is reset with parts under way, twice: the file arrives whole, in one message, no part done twice."""
     client, dc = home
     content, file = content_of(12 * MIB)
     after(dc, kind, "upload.SaveBigFilePart", 5)
     after(dc, kind, "upload.SaveBigFilePart", 14)
     await client.send_document(PERSON, file)
     assert only_file(dc).content == content
+    assert only_file(dc).saves == dict.fromkeys(range(24), 1)
     assert dc.seen.faults[kind] == 2
     assert dc.seen.count("messages.SendMedia") == 1
 
 
+async def go_away(home: Home) -> None:
+    """The server refuses connections, and is back a little later."""
+    await home.here.go_away()
+
+
+async def swallow(home: Home) -> None:
+    """What is sent vanishes, and the connection stays: found out by its silence."""
+    home.here.silent(swallow=True)
+
+
+@pytest.mark.parametrize("lose", [go_away, swallow])
+async def test_transfers_go_on_when_the_link_comes_back(home: Home, lose: Callable[[Home], Any]) -> None:
+    """Lost in the middle of an upload, and of a download: each goes on with the part where it was."""
+    client, dc = home
+    content, file = content_of(12 * MIB)
+    at = 4 * MIB
+
+    async def progress(current: int, _total: int) -> None:
+        nonlocal at
+        if current >= at:
+            at = 100 * MIB
+            await lose(home)
+            coming.append(asyncio.create_task(come_back()))
+
+    async def come_back() -> None:
+        await asyncio.sleep(0.3)
+        dc.speak()
+        await dc.come_back()
+
+    coming: list[asyncio.Task[None]] = []
+    message = await client.send_document(PERSON, file, progress=progress)
+    assert only_file(dc).content == content
+    assert only_file(dc).saves == dict.fromkeys(range(24), 1)
+    at = 4 * MIB
+    memory = await client.download_media(message, in_memory=True, progress=progress)
+    assert memory.getvalue() == content
+    assert dc.seen.count("upload.GetFile") == 12
+    await asyncio.gather(*coming)
+    rows = await home.fleet.rows()
+    assert {row["outcome"] for row in rows} == {"retrying", "recovered"}
+
+
 @pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER])
 async def test_a_download_goes_on_after_a_reset(home: Home, kind: FaultKind) -> None:
-    """The connection is reset in the middle: every byte comes, once and in order."""
+    """The connection is reset in the middle: every byte comes, once and in order, and no piece is read twice."""
     client, dc = home
     content, file = content_of(5 * MIB + 1)
     message = await client.send_document(PERSON, file)
@@ -192,10 +130,11 @@ async def test_a_download_goes_on_after_a_reset(home: Home, kind: FaultKind) -> 
     memory = await client.download_media(message, in_memory=True)
     assert memory.getvalue() == content
     assert dc.seen.faults[kind] == 1
+    assert dc.seen.count("upload.GetFile") == 6
 
 
 async def test_transfers_go_on_when_the_mtproto_session_is_lost(home: Home) -> None:
-    """The server forgets the session with its answers: parts and chunks are simply asked for again."""
+    """The server forgets the session with its answers: only what was under way is asked for again."""
     client, dc = home
     content, file = content_of(12 * MIB)
     told: list[int] = []
@@ -209,6 +148,72 @@ async def test_transfers_go_on_when_the_mtproto_session_is_lost(home: Home) -> N
     message = await client.send_document(PERSON, file, progress=progress)
     memory = await client.download_media(message, in_memory=True, progress=progress)
     assert memory.getvalue() == content
+    assert set(only_file(dc).saves) == set(range(24))
+    assert only_file(dc).saves.total() <= 24 + 3 * IN_FLIGHT  # lost three times
+
+
+async def test_a_flood_wait_in_the_middle_is_waited_out(home: Home) -> None:
+    """FLOOD_WAIT between two parts, FLOOD_PREMIUM_WAIT between two pieces: nothing leaves early, nothing is done twice."""
+    client, dc = home
+    content, file = content_of(12 * MIB)
+    after(dc, FaultKind.RPC_ERROR, "upload.SaveBigFilePart", 5, code=420, error="FLOOD_WAIT_1")
+    message = await client.send_document(PERSON, file)
+    after(dc, FaultKind.RPC_ERROR, "upload.GetFile", 5, code=420, error="FLOOD_PREMIUM_WAIT_1")
+    memory = await client.download_media(message, in_memory=True)
+    assert memory.getvalue() == content
+    assert dc.seen.early_calls == []
+    assert only_file(dc).saves == dict.fromkeys(range(24), 1)
+    rows = await home.fleet.rows()
+    assert {(row["kind"], row["error_id"]) for row in rows} == {
+        ("flood_wait", "FLOOD_WAIT_X"),
+        ("flood_wait", "FLOOD_PREMIUM_WAIT_X"),
+    }
+    assert rows[-1]["outcome"] == "recovered"
+    assert home.fleet.state() == "online"
+
+
+class Watched(BytesIO):
+    """A file that knows how far it was read beyond what was answered for."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.done = self.ahead = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        got = super().read(size)
+        self.ahead = max(self.ahead, self.tell() - self.done)
+        return got
+
+    async def progress(self, current: int, _total: int) -> None:
+        """What has been answered for."""
+        self.done = current
+
+
+async def test_a_big_file_keeps_neither_memory_nor_the_accounts_messages(home: Home) -> None:
+    """24 MiB go up through three resets: a few parts are in memory at a time, and messages sent beside it are quick."""
+    client, dc = home
+    dc.latency = 0.02
+    content = os.urandom(24 * MIB)
+    file = Watched(content)
+    file.name = "big.bin"
+    for skip in (10, 22, 34):
+        after(dc, FaultKind.DROP_BEFORE, "upload.SaveBigFilePart", skip)
+    upload = asyncio.create_task(client.send_document(PERSON, file, progress=file.progress))
+    took: list[float] = []
+    while not upload.done():
+        begun = time.monotonic()
+        await client.send_message(PERSON, f"m-{len(took)}")
+        took.append(time.monotonic() - begun)
+        await asyncio.sleep(0.05)
+    message = await upload
+    assert only_file(dc).content == content
+    assert only_file(dc).saves == dict.fromkeys(range(48), 1)
+    assert file.ahead <= (IN_FLIGHT + 1) * PART
+    assert len(took) >= 5
+    assert max(took) <= 1.0, took
+    assert dc.seen.faults[FaultKind.DROP_BEFORE] == 3
+    path = await client.download_media(message, file_name=f"{Path.cwd()}/downloads/")
+    assert Path(path).stat().st_size == len(content)
 
 
 async def test_a_rejected_part_raises_and_nothing_is_sent(home: Home) -> None:
@@ -220,8 +225,38 @@ async def test_a_rejected_part_raises_and_nothing_is_sent(home: Home) -> None:
     with pytest.raises(FilePartInvalid):
         await client.send_document(PERSON, content_of(12 * MIB)[1])
     assert dc.seen.count("messages.SendMedia") == 0
+    (row,) = await home.fleet.rows()
+    assert (row["error_id"], row["method"], row["outcome"], row["scope"]) == (
+        "FILE_PART_INVALID", "upload.SaveBigFilePart", "raised", "call",
+    )  # fmt: skip
     await client.send_document(PERSON, content_of(PART)[1])
     assert dc.seen.count("messages.SendMedia") == 1
+
+
+async def test_an_account_that_is_taken_offline_fails_its_transfers(home: Home) -> None:
+    """Paused in the middle: an error that says so, no message, no file; online again, both go through."""
+    client, dc = home
+    content, file = content_of(12 * MIB)
+    where = f"{Path.cwd()}/downloads/"
+    near = dc.add_file(content)
+
+    async def progress(current: int, _total: int) -> None:
+        if current >= 2 * MIB:
+            await home.fleet.sup.pause(["bot-0"])
+
+    works: list[Callable[[], Any]] = [
+        lambda: client.send_document(PERSON, file, progress=progress),
+        lambda: client.download_media(media_of(near), file_name=where, progress=progress),
+    ]
+    for work in works:
+        with pytest.raises(AccountUnavailable, match="paused"):
+            await work()
+        await home.fleet.sup.resume(["bot-0"])
+        await until(lambda: home.fleet.state() == "online")
+    assert dc.seen.count("messages.SendMedia") == 0
+    assert folder() == []
+    await client.send_document(PERSON, file)
+    assert Path(await client.download_media(media_of(near), file_name=where)).read_bytes() == content
 
 
 async def test_a_part_turned_down_without_an_error_raises(
@@ -242,8 +277,8 @@ async def test_a_missing_part_is_sent_alone(home: Home) -> None:
 
     async def progress(current: int, total: int) -> None:
         if current == total and not lost:
-            ((_, parts),) = dc.engine.files.uploads.items()
-            lost.append(len(parts.pop(1)))
+            (upload,) = dc.engine.files.uploads.values()
+            lost.append(len(upload.parts.pop(1)))
 
     await client.send_document(PERSON, file, progress=progress)
     assert lost == [PART]
@@ -311,7 +346,7 @@ async def test_a_cancelled_transfer_leaves_nothing(home: Home) -> None:
     client, _ = home
     content, file = content_of(12 * MIB)
     message = await client.send_document(PERSON, file)
-    before = asyncio.all_tasks()
+    before = at_work()
     where = f"{Path.cwd()}/downloads/"
     works: list[Callable[[Any], Any]] = [
         lambda tell: client.send_document(PERSON, file, progress=tell),
@@ -328,7 +363,7 @@ async def test_a_cancelled_transfer_leaves_nothing(home: Home) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert asyncio.all_tasks() == before
+        await until(lambda: at_work() == before, what="tasks that stay")
     assert folder() == []
     assert client.upload_window.size >= 1
     await client.send_document(PERSON, file)
@@ -423,317 +458,3 @@ async def test_a_cdn_redirect_raises(home: Home, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(METHODS, "upload.GetFile", redirect)
     with pytest.raises(TransferFailed, match="datacenter 2 answered FileCdnRedirect"):
         await client.download_media(message, in_memory=True)
-
-
-# --- other datacenters ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Abroad:
-    """A second datacenter with a file on it, and what went on between the two."""
-
-    dc: Datacenter
-    content: bytes
-    stored: StoredFile
-    exports: list[bytes]
-    bad_bytes: int = 0  # imports to be refused
-
-    @property
-    def media(self) -> Any:
-        return self.media_at(ELSEWHERE)
-
-    def media_at(self, dc_id: int) -> Any:
-        """What download_media takes for the file, said to lie in this datacenter."""
-        from pyrogram.file_id import FileId, FileType
-
-        file_id = FileId(
-            file_type=FileType.DOCUMENT,
-            dc_id=dc_id,
-            media_id=self.stored.id,
-            access_hash=self.stored.access_hash,
-            file_reference=self.stored.reference,
-        )
-        return SimpleNamespace(file_id=file_id.encode(), file_size=len(self.content), file_name="far.bin")
-
-    def keys(self) -> set[bytes]:
-        return {key.key for key in self.dc.engine.keys.of(None)}
-
-
-@pytest.fixture
-async def abroad(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Abroad]:
-    """Datacenter 4 beside the account's own."""
-    _, dc = home
-    async with Datacenter(dc_id=ELSEWHERE) as other:
-        content = os.urandom(4 * MIB + 9)
-        stored = StoredFile(5, 6, b"reference", content)
-        other.engine.files.files[stored.id] = stored
-        account = other.add_bot(TOKEN)
-        there = Abroad(other, content, stored, [])
-
-        def export(call: Any) -> Any:
-            assert (call.engine, call.query.dc_id) == (dc.engine, ELSEWHERE)
-            there.exports.append(os.urandom(16))
-            return raw.types.auth.ExportedAuthorization(id=BOT, bytes=there.exports[-1])
-
-        def take(call: Any) -> Any:
-            assert (call.engine, call.query.bytes) == (other.engine, there.exports[-1])
-            if there.bad_bytes:
-                there.bad_bytes -= 1
-                raise RpcError(400, "AUTH_BYTES_INVALID")
-            call.key.sign_in(account)
-            return raw.types.auth.Authorization(user=render_user(other.engine.world, account, account))
-
-        config = METHODS["help.GetConfig"]
-
-        def both(call: Any) -> Any:
-            answer = config(call)
-            option = raw.types.DcOption
-            answer.dc_options += [
-                option(id=ELSEWHERE, ip_address="::1", port=9, ipv6=True),
-                option(id=ELSEWHERE, ip_address="127.0.0.9", port=9),
-                option(id=ELSEWHERE, ip_address="127.0.0.9", port=9, tcpo_only=True, media_only=True),
-                option(id=ELSEWHERE, ip_address="127.0.0.9", port=9, cdn=True, media_only=True),
-                option(id=ELSEWHERE, ip_address=other.host, port=other.port, media_only=True),
-            ]
-            return answer
-
-        monkeypatch.setitem(METHODS, "help.GetConfig", both)
-        monkeypatch.setitem(METHODS, "auth.ExportAuthorization", export)
-        monkeypatch.setitem(METHODS, "auth.ImportAuthorization", take)
-        monkeypatch.setattr(foreign, "DELAYS", (0.05, 0.1))
-        WITHOUT_ACCOUNT.add("auth.ImportAuthorization")
-        yield there
-        assert (other.seen.overlaps, other.seen.max_connections_per_key) == (0, min(1, len(there.keys())))
-        assert not there.keys() & {key.key for key in dc.engine.keys.of(None)}
-
-
-async def test_a_file_of_another_datacenter_comes_over_a_link_of_its_own(home: Home, abroad: Abroad) -> None:
-    """Its media server, a key of its own, one authorization transferred, one connection for two downloads at once."""
-    client, _ = home
-    client.get_file_semaphore = asyncio.Semaphore(2)
-    first, second = await asyncio.gather(
-        *(client.download_media(abroad.media, in_memory=True) for _ in range(2))
-    )
-    assert first.getvalue() == second.getvalue() == abroad.content
-    assert (len(abroad.dc.seen.connections), abroad.dc.seen.key_exchanges, len(abroad.exports)) == (1, 1, 1)
-
-
-async def test_a_foreign_link_closes_when_idle_and_keeps_its_key(
-    home: Home, abroad: Abroad, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody uses it: the connection goes. The next use opens it again, without an exchange or a transfer."""
-    client, _ = home
-    monkeypatch.setattr(foreign, "IDLE", 0.1)
-    await client.download_media(abroad.media, in_memory=True)
-    assert abroad.dc.seen.open_connections == 1
-    await asyncio.sleep(0.3)
-    assert abroad.dc.seen.open_connections == 0
-    await client.download_media(abroad.media, in_memory=True)
-    assert (len(abroad.dc.seen.connections), abroad.dc.seen.key_exchanges, len(abroad.exports)) == (2, 1, 1)
-
-
-@pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER])
-@pytest.mark.parametrize("method", ["upload.GetFile", "auth.ImportAuthorization", "InitConnection"])
-async def test_a_foreign_download_goes_on_after_a_reset(
-    home: Home, abroad: Abroad, kind: FaultKind, method: str
-) -> None:
-    """Wherever the connection is lost, the link is opened again and the file comes whole."""
-    client, _ = home
-    after(abroad.dc, kind, method, 1 if method == "upload.GetFile" else 0)
-    memory = await client.download_media(abroad.media, in_memory=True)
-    assert memory.getvalue() == abroad.content
-    assert abroad.dc.seen.faults[kind] == 1
-
-
-async def test_a_foreign_datacenter_that_is_away_raises_its_cause(home: Home, abroad: Abroad) -> None:
-    """Three attempts, then an exception that says what refused; the home link is as it was, no file is left."""
-    client, dc = home
-    await abroad.dc.go_away()
-    configs = dc.seen.count("help.GetConfig")
-    with pytest.raises(
-        DatacenterUnreachable, match="datacenter 4 could not be reached: connection refused"
-    ) as failed:
-        await client.download_media(abroad.media, file_name=f"{Path.cwd()}/downloads/")
-    assert isinstance(failed.value, ConnectionError)
-    assert isinstance(failed.value.__cause__, LinkFailed)
-    assert dc.seen.count("help.GetConfig") == configs + 3
-    assert folder() == []
-    await client.get_me()
-    await abroad.dc.come_back()
-    memory = await client.download_media(abroad.media, in_memory=True)
-    assert memory.getvalue() == abroad.content
-
-
-async def test_a_foreign_datacenter_that_goes_away_in_the_middle_raises(home: Home, abroad: Abroad) -> None:
-    """A call that waits for its answer fails with the attempts to get the link back."""
-    client, _ = home
-
-    async def progress(current: int, _total: int) -> None:
-        if current == 2 * MIB:
-            await abroad.dc.go_away()
-
-    with pytest.raises(DatacenterUnreachable, match="connection refused"):
-        await client.download_media(abroad.media, in_memory=True, progress=progress)
-
-
-async def test_file_migrate_is_followed_once(home: Home, abroad: Abroad) -> None:
-    """FILE_MIGRATE_4 sends the download there, for the whole of it; sent away from there too, it is raised."""
-    from pyrogram.errors import RPCError
-
-    client, dc = home
-    after(dc, FaultKind.RPC_ERROR, "upload.GetFile", 0, code=303, error="FILE_MIGRATE_4")
-    memory = await client.download_media(abroad.media_at(dc.dc_id), in_memory=True)
-    assert memory.getvalue() == abroad.content
-    assert dc.seen.count("upload.GetFile") == 1
-    after(dc, FaultKind.RPC_ERROR, "upload.GetFile", 0, code=303, error="FILE_MIGRATE_4")
-    after(abroad.dc, FaultKind.RPC_ERROR, "upload.GetFile", 0, code=303, error="FILE_MIGRATE_2")
-    with pytest.raises(RPCError, match="FILE_MIGRATE_X"):
-        await client.download_media(abroad.media_at(dc.dc_id), in_memory=True)
-
-
-@pytest.mark.parametrize("bad", [2, 3])
-async def test_an_authorization_that_is_refused_is_exported_anew(
-    home: Home, abroad: Abroad, bad: int
-) -> None:
-    """AUTH_BYTES_INVALID: up to three exports; then Telegram's error is raised."""
-    from pyrogram.errors import AuthBytesInvalid
-
-    client, _ = home
-    abroad.bad_bytes = bad
-    with contextlib.nullcontext() if bad < 3 else pytest.raises(AuthBytesInvalid):
-        await client.download_media(abroad.media, in_memory=True)
-    assert len(abroad.exports) == 3
-
-
-@pytest.mark.parametrize("forget", ["forget_keys", "revoke"])
-async def test_a_foreign_key_that_is_dead_is_replaced(home: Home, abroad: Abroad, forget: str) -> None:
-    """-404 or a 401 there: another key, another transfer; nothing happens to the account's own."""
-    client, dc = home
-    await client.download_media(abroad.media, in_memory=True)
-    getattr(abroad.dc, forget)(BOT)
-    if forget == "forget_keys":
-        abroad.dc.reset_links()
-    memory = await client.download_media(abroad.media, in_memory=True)
-    assert memory.getvalue() == abroad.content
-    assert (abroad.dc.seen.key_exchanges, len(abroad.exports)) == (2, 2)
-    assert dc.seen.key_exchanges == 1
-
-
-async def test_errors_of_a_foreign_datacenter_are_the_librarys(home: Home, abroad: Abroad) -> None:
-    """A wait is waited out, a server's own trouble repeated, another error raised as the library's exception."""
-    from pyrogram.errors import FileReferenceExpired
-
-    client, _ = home
-    after(abroad.dc, FaultKind.RPC_ERROR, "upload.GetFile", 1, code=420, error="FLOOD_WAIT_1")
-    after(abroad.dc, FaultKind.RPC_ERROR, "upload.GetFile", 2, code=500, error="WORKER_BUSY_TOO_LONG_RETRY")
-    memory = await client.download_media(abroad.media, in_memory=True)
-    assert memory.getvalue() == abroad.content
-    assert not abroad.dc.seen.early_calls
-    assert not len(abroad.dc.faults)
-    old = abroad.media
-    abroad.stored.reference = b"another"
-    with pytest.raises(FileReferenceExpired):
-        await client.download_media(old, in_memory=True)
-
-
-@pytest.fixture
-def edited(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The datacenters in which inline messages were edited."""
-    where: list[int] = []
-
-    def edit(call: Any) -> Any:
-        where.append(call.engine.settings.dc_id)
-        return True
-
-    monkeypatch.setitem(METHODS, "messages.EditInlineBotMessage", edit)
-    return where
-
-
-def inline_id(dc_id: int) -> str:
-    """An inline message's id, as utils.unpack_inline_message_id reads it."""
-    return base64.urlsafe_b64encode(struct.pack("<iqq", dc_id, 7, 8)).rstrip(b"=").decode()
-
-
-async def test_inline_messages_are_edited_in_their_datacenter(
-    home: Home, abroad: Abroad, edited: list[int]
-) -> None:
-    """The library's three edit_inline methods find our link, where Pyrogram would open a session of its own."""
-    from pyrogram.types import InputMediaPhoto
-
-    client, dc = home
-    for dc_id in (ELSEWHERE, dc.dc_id):
-        assert await client.edit_inline_text(inline_id(dc_id), "text") is True
-        assert await client.edit_inline_reply_markup(inline_id(dc_id)) is True
-        assert await client.edit_inline_media(inline_id(dc_id), InputMediaPhoto("https://example.org/x.jpg"))
-    assert edited == [ELSEWHERE] * 3 + [dc.dc_id] * 3
-    assert (len(abroad.dc.seen.connections), len(dc.seen.connections)) == (1, 1)
-
-
-async def test_an_edit_of_unknown_outcome_is_not_repeated(
-    home: Home, abroad: Abroad, edited: list[int]
-) -> None:
-    """Sent, and the datacenter then forgot the session: the caller is told, and decides."""
-    client, _ = home
-    after(abroad.dc, FaultKind.SILENCE, "messages.EditInlineBotMessage", 0)
-    work = asyncio.create_task(client.edit_inline_text(inline_id(ELSEWHERE), "text"))
-    while not edited:
-        await asyncio.sleep(0.01)
-    abroad.dc.forget_sessions()
-    abroad.dc.reset_links()
-    with pytest.raises(OutcomeUnknown, match=r"messages\.EditInlineBotMessage was sent"):
-        await work
-    assert edited == [ELSEWHERE]
-
-
-async def test_a_foreign_link_takes_the_accounts_proxy(abroad: Abroad, home: Home) -> None:
-    """Both connections come out of the proxy; where it is gone, nothing is dialled directly."""
-    _, dc = home
-    server = await pproxy.Server("socks5://127.0.0.1:0").start_server(
-        {"rserver": [pproxy.Connection("direct")]}
-    )
-    proxy = ProxyAddress("socks5", "127.0.0.1", server.sockets[0].getsockname()[1])
-    async with online(dc, proxy) as client:
-        memory = await client.download_media(abroad.media, in_memory=True)
-        assert memory.getvalue() == abroad.content
-        (link,) = client.media_sessions._links.values()
-        assert link._session._wire.route.proxy == proxy
-        server.close()
-        abroad.dc.reset_links()
-        before = len(abroad.dc.seen.connections)
-        with pytest.raises(DatacenterUnreachable, match="proxy"):
-            await client.download_media(abroad.media, in_memory=True)
-        assert len(abroad.dc.seen.connections) == before
-
-
-async def test_the_accounts_stop_ends_foreign_calls(abroad: Abroad, home: Home) -> None:
-    """A call that waits fails, its connection is closed, and nothing runs on; nor can a link be opened again."""
-    _, dc = home
-    before = asyncio.all_tasks()
-    async with online(dc) as client:
-        abroad.dc.silent()
-        work = asyncio.create_task(client.download_media(abroad.media, in_memory=True))
-        while not abroad.dc.seen.connections:
-            await asyncio.sleep(0.01)
-    with pytest.raises(DatacenterUnreachable, match="the account is stopped"):
-        await work
-    assert asyncio.all_tasks() <= before
-    with pytest.raises(DatacenterUnreachable, match="the account is stopped"):
-        await client.media_sessions.get(ELSEWHERE).invoke(raw.functions.help.GetConfig())
-
-
-async def test_an_account_taken_offline_has_no_foreign_connection(abroad: Abroad, home: Home) -> None:
-    """What gives the main link's calls up closes the foreign ones too; they come back with the next use."""
-    client, _ = home
-    await client.download_media(abroad.media, in_memory=True)
-    client.media_sessions.drop()
-    await asyncio.sleep(0.05)
-    assert abroad.dc.seen.open_connections == 0
-    memory = await client.download_media(abroad.media, in_memory=True)
-    assert memory.getvalue() == abroad.content
-
-
-async def test_an_unknown_datacenter_raises(home: Home) -> None:
-    """Telegram's configuration does not name it: said so, after the attempts."""
-    client, _ = home
-    with pytest.raises(DatacenterUnreachable, match="datacenter 5 is not in the server's configuration"):
-        await client.media_sessions.get(5).invoke(raw.functions.help.GetConfig())

@@ -28,12 +28,14 @@ SEED = int(os.environ.get("SOAK_SEED", "1"))
 ACCOUNTS, PROXIED = 20, 4
 # One fault on each account in so many seconds; what the longest of them takes, and the way back from it, fits in.
 EVERY = 20.0
+# An account that has worked for so long is well again: its next fault is a new incident, with delays from the beginning.
+WELL = 5.0
 # An account whose connections were all closed longer ago is not online, whatever is said of it.
 FOUND_OUT = 10.0
 # After the last fault: a flood wait of 12 s, two silences in a row, and their ends.
 SETTLED = 45.0
 
-pytestmark = pytest.mark.timeout(SECONDS + 120)
+pytestmark = [pytest.mark.timeout(SECONDS + 120), pytest.mark.alone]
 
 
 class Soak:
@@ -195,6 +197,14 @@ class Soak:
 
     # --- the end --------------------------------------------------------------------------------------
 
+    def waiting(self) -> dict[str, int]:
+        """How many calls of each account wait for their answer."""
+        return dict(Counter(call.get_name() for call in self.calls))
+
+    def away_still(self) -> list[dict[str, Any]]:
+        """The accounts that are not online."""
+        return [account for account in self.fleet.sup.status()["accounts"] if account["state"] != "online"]
+
     def missing(self) -> list[tuple[str, str]]:
         """What was pushed and has reached no handler."""
         return sorted(self.pushed - set(self.seen))
@@ -213,7 +223,8 @@ async def _soaking(directory: Path) -> AsyncIterator[Soak]:
         await proxy.start()
     async with Datacenter(latency=0.02) as dc:
         configured = tuple(Proxy(name, "socks5", "127.0.0.1", proxy.port) for name, proxy in proxies.items())
-        fleet = Fleet(dc, directory, ACCOUNTS, configured, sign_ins_per_hour=10_000, sign_ins_per_day=10_000)
+        budget: dict[str, Any] = {"sign_ins_per_hour": 10_000, "sign_ins_per_day": 10_000}
+        fleet = Fleet(dc, directory, ACCOUNTS, configured, stable_after=WELL, **budget)
         for name in fleet.names[PROXIED:]:
             fleet.change(name, proxies=())
         async with fleet.running():
@@ -235,12 +246,10 @@ async def test_random_faults_cost_nothing(tmp_path: Path) -> None:
             group.create_task(soak.crowd(end))
             group.create_task(soak.away(end - 10))
         told = f"seed {SEED}, {dict(soak.befell)}"
-        await until(lambda: not soak.calls, SETTLED, f"calls without an answer; {told}")
         await until(
-            lambda: all(soak.fleet.state(name) == "online" for name in soak.fleet.names),
-            SETTLED,
-            f"accounts that are not back; {told}",
+            lambda: not soak.calls, SETTLED, lambda: f"calls without an answer: {soak.waiting()}; {told}"
         )
+        await until(lambda: not soak.away_still(), SETTLED, lambda: f"not back: {soak.away_still()}; {told}")
         await until(lambda: not soak.open_incidents(), SETTLED, f"open incidents; {told}")
         doubt.cancel()
         if soak.missing():
