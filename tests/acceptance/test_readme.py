@@ -8,9 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,109 +19,34 @@ from supervisor.cli.demo.stage import staged
 from supervisor.cli.demo.steps import STEPS
 from supervisor.cli.demo.view import show_report, view_for
 from supervisor.cli.top import COMMANDS
-from supervisor.control.client import ControlClient
-from supervisor.control.protocol import ControlError
 from supervisor.datacenter import Datacenter
-from supervisor.errors import NotRunning
+from tests.acceptance.pages import ROOT, Page, commands, configure, run, until_online
 
 pytestmark = pytest.mark.timeout(120)
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-class Block(NamedTuple):
-    """A fenced block: what its mark says, its language, its text."""
-
-    mark: str
-    language: str
-    text: str
-
-
-BLOCKS = [
-    Block(mark, language, text)
-    for mark, language, text in re.findall(
-        r"(?:<!-- test: (.+?) -->\n)?```(\w+)\n(.*?)```", README, re.DOTALL
-    )
-]
-
-
-def marked(mark: str) -> str:
-    """The text of the one block with this mark."""
-    (text,) = [block.text for block in BLOCKS if block.mark == mark]
-    return text
-
-
-def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a console block, and the lines that it is said to print."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, *lines = part.splitlines()
-        yield command, lines
-
-
-def shape(text: str) -> set[str]:
-    """The lines of an output without what differs from run to run: numbers, paths, who was met first."""
-    found = set()
-    for written in text.splitlines():
-        line = re.sub(r"state in \S+", "state in DIRECTORY", written)
-        line = re.sub(r"\b(?:de1|nl3)\b", "PROXY", line)
-        line = re.sub(r"(?:\d+\.)*\d+", "#", line)
-        line = re.sub(r"─+", "─", line)
-        line = re.sub(r"[█▉▊▋▌▍▎▏]+", "█", line)
-        line = re.sub(r"(# s ).*?: (\w+ re\w+ |recovered)", r"\1WHO: \2", line)
-        line = re.sub(r"connection (?:reset|refused)(?: by)?", "connection broken", line)
-        found.add(" ".join(line.split()))
-    return found
-
-
-def assert_shown(lines: list[str], printed: str) -> None:
-    shown = shape("\n".join(lines)) - {"", "…"}
-    assert not shown - shape(printed), f"README.md shows what was not printed; printed was:\n{printed}"
-
-
-def run(command: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run a `tg-supervisor` line; give what it printed."""
-    program, *arguments = command.split()
-    assert program == "tg-supervisor"
-    line = [sys.executable, "-m", "supervisor", *arguments]
-    done = subprocess.run(
-        line, cwd=folder, env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+README = Page("README.md")
+marked = README.marked
+assert_shown = README.assert_shown
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment after README's `export` lines, in which its files stand in the working directory."""
-    for block in BLOCKS:
-        kind, _, name = block.mark.partition(" ")
-        if kind == "file":
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
-    script = "\n".join(command for command, _ in commands(marked("environment")))
-    done = subprocess.run(
-        ["sh", "-ec", f"{script}\nenv -0"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    found = dict(entry.split("=", 1) for entry in done.stdout.split("\0") if entry)
-    return found | {"PYTHONPATH": str(ROOT)}
+    return README.lay_out(tmp_path)
 
 
 def test_every_block_is_tested() -> None:
     """No fenced block in README.md goes untested."""
-    assert [block for block in BLOCKS if not block.mark] == []
+    assert [block for block in README.blocks if not block.mark] == []
 
 
 def test_links_lead_somewhere() -> None:
     """Every relative link in README.md names a file that is there."""
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert README.dead_links() == []
 
 
 def test_the_commands_that_are_there() -> None:
     """README.md names exactly the commands that there are, and as missing none of them."""
-    there, _, missing = README.partition("There are `")[2].partition("Not there yet: ")
+    there, _, missing = README.text.partition("There are `")[2].partition("Not there yet: ")
     assert set(re.findall(r"`(\w+)`", "`" + there)) == set(COMMANDS)
     assert not set(re.findall(r"`(\w+)`", missing.partition("\n\n")[0])) & set(COMMANDS)
 
@@ -216,15 +139,6 @@ async def test_the_callback_is_called(tmp_path: Path, environment: dict[str, str
     assert account["path"] not in {"de1", "nl3"}
 
 
-def configure(folder: Path, dc: Datacenter, more: str = "") -> None:
-    """Have accounts.toml say that Telegram is this datacenter, and more."""
-    dc.write_public_key(folder / "dc.pem")
-    with (folder / "accounts.toml").open("a") as file:
-        file.write(
-            f'[telegram.server]\nhost = "{dc.host}"\nport = {dc.port}\ndc_id = 2\npublic_key = "dc.pem"\n{more}'
-        )
-
-
 async def test_the_accounts_run(tmp_path: Path, environment: dict[str, str]) -> None:
     """README's accounts.toml, plugin and main run: both bots come online, one answers, one writes by itself."""
     async with Datacenter() as dc:
@@ -245,18 +159,6 @@ async def test_the_accounts_run(tmp_path: Path, environment: dict[str, str]) -> 
             assert await asyncio.wait_for(daemon.wait(), 15) == 0
         assert dc.seen.sends[support.user_id][0].text == "You wrote: good morning"
         assert dc.seen.sends[news.user_id][0].text == "nothing new"
-
-
-async def until_online(state_dir: Path, number: int) -> list[dict[str, Any]]:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                accounts: list[dict[str, Any]] = ControlClient(state_dir).status()["accounts"]
-            except (NotRunning, ControlError):
-                accounts = []
-            if [account["state"] for account in accounts] == ["online"] * number:
-                return accounts
-            await asyncio.sleep(0.1)
 
 
 async def test_the_demo_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
