@@ -102,6 +102,10 @@ _TABLE: Final = (
          "Check [telegram.server] public_key. If Telegram's own was dialled, somebody stands in between."),
     Code(1044, "protocol", _R, _WARNING, "The server and this client disagreed about the protocol.",
          "Nothing: a new connection sets it right. If it stays, check this machine's clock."),
+    Code(1045, "unreadable", _N, _WARNING, "Telegram sent something in a form that the installed client library does not know.",
+         "Update the client library, where there is a newer one."),
+    Code(1046, "updates_stopped", _R, _WARNING, "Telegram had stopped sending updates; what was missing has been fetched.",
+         "Nothing."),
     Code(1050, "already_done", _R, _INFO, "What was asked for is so already.", "Nothing."),
     Code(1051, "migrate", _R, _INFO, "Telegram sent the request to another datacenter.", "Nothing."),
     Code(1099, "unknown_answer", _R, _WARNING, "Telegram answered with an error that is in no table.",
@@ -146,6 +150,8 @@ _TABLE: Final = (
          "Mend it, then: tg-supervisor pause NAME && tg-supervisor resume NAME"),
     Code(5004, "loop_stalled", _R, _ERROR, "Blocking code held up every account.",
          "Run what the record names in a thread: await asyncio.to_thread(…)"),
+    Code(5005, "handler_stuck", _R, _ERROR, "Handlers do not come to an end, and updates wait behind them.",
+         "Mend what the record names: bound what it waits for."),
     Code(5010, "suspended", _R, _ERROR, "The account is suspended: every try has failed so far.",
          "Nothing at first: it is tried again by itself. tg-supervisor retry NAME tries now."),
     Code(5011, "account_unavailable", _R, _WARNING, "The account is not online, or will not be in time.",
@@ -176,7 +182,8 @@ def code_of(failure: Failure, result: Result | None = None) -> Code:
     """
     if result in _RESULTS:
         return NAMES[_RESULTS[result]]
-    return NAMES[_NAMED[failure.evidence.source](failure)]
+    name = _IDS.get(failure.error_id or "") or _NAMED[failure.evidence.source](failure)
+    return NAMES[name]
 
 
 _RESULTS: Final = {Result.NEEDS_LOGIN: "login_needed", Result.SUSPENDED: "suspended"}
@@ -191,6 +198,18 @@ _IDS: Final = {
     "USER_DEACTIVATED": "account_banned",
     "USER_DEACTIVATED_BAN": "account_banned",
     "PHONE_NUMBER_BANNED": "account_banned",
+    "SERVER_KEY_UNKNOWN": "server_key_unknown",
+    "UNREADABLE": "unreadable",
+    "UPDATES_STOPPED": "updates_stopped",
+    "PROXY_AUTH_FAILED": "proxy_refused_us",
+    "SQLITE_BUSY": "storage_busy",
+    "SQLITE_LOCKED": "storage_busy",
+    "SQLITE_FULL": "storage_full",
+    "SQLITE_CORRUPT": "storage_damaged",
+    "SQLITE_NOTADB": "storage_damaged",
+    "SESSION_INVALID": "session_unreadable",
+    "LOOP_STALLED": "loop_stalled",
+    "HANDLER_STUCK": "handler_stuck",
 }
 _KINDS: Final = {
     Kind.FLOOD_WAIT: "flood_wait",
@@ -205,20 +224,10 @@ _KINDS: Final = {
     Kind.ALREADY_DONE: "already_done",
 }
 _TRANSPORT: Final = {-404: "key_unknown", -429: "transport_flood", -444: "wrong_datacenter"}
-_STORAGE: Final = {
-    "SQLITE_BUSY": "storage_busy",
-    "SQLITE_LOCKED": "storage_busy",
-    "SQLITE_FULL": "storage_full",
-    "SQLITE_CORRUPT": "storage_damaged",
-    "SQLITE_NOTADB": "storage_damaged",
-    "SESSION_INVALID": "session_unreadable",
-}
-_STEPS: Final = {"callback": "callback_failed", "driver": "internal", "stall": "loop_stalled"}
+_STEPS: Final = {"callback": "callback_failed", "driver": "internal"}
 
 
 def _rpc(failure: Failure) -> str:
-    if failure.error_id in _IDS:
-        return _IDS[failure.error_id]
     if failure.limited:
         return "frozen" if is_frozen(failure.error_id) else "limited"
     if failure.remedy is Remedy.FAIL and failure.scope is Scope.ACCOUNT:
@@ -239,14 +248,10 @@ def _step(failure: Failure) -> str:
 _NAMED: Final = {
     Source.RPC: _rpc,
     Source.TRANSPORT: lambda failure: _TRANSPORT.get(failure.evidence.code or 0, "connection_lost"),
-    Source.PROTOCOL: lambda failure: (
-        "server_key_unknown" if failure.error_id == "SERVER_KEY_UNKNOWN" else "protocol"
-    ),
+    Source.PROTOCOL: lambda _: "protocol",
     Source.SOCKET: _socket,
-    Source.PROXY: lambda failure: (
-        "proxy_refused_us" if failure.error_id == "PROXY_AUTH_FAILED" else "proxy_failed"
-    ),
+    Source.PROXY: lambda _: "proxy_failed",
     Source.SILENCE: lambda failure: "proxy_failed" if failure.kind is Kind.PROXY else "link_silent",
-    Source.STORAGE: lambda failure: _STORAGE.get(failure.error_id or "", "storage_failed"),
+    Source.STORAGE: lambda _: "storage_failed",
     Source.CODE: _step,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.classify import classify, known_ids, lookup
-from supervisor.core.codes import _IDS, _STORAGE, CODES, GROUPS, NAMES, Category, Code, Level, code_of
+from supervisor.core.codes import _IDS, CODES, GROUPS, NAMES, Category, Code, Level, code_of
 from supervisor.core.failure import Evidence, Kind, Override, Remedy, Result, Scope, Source
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -73,7 +73,10 @@ def test_each_code_has_its_words(code: Code) -> None:
         (Source.CODE, {}, "code_failed"),
         (Source.CODE, {"step": "callback mine.rotate"}, "callback_failed"),
         (Source.CODE, {"step": "driver"}, "internal"),
-        (Source.CODE, {"step": "stall"}, "loop_stalled"),
+        (Source.CODE, {"error_id": "LOOP_STALLED"}, "loop_stalled"),
+        (Source.CODE, {"error_id": "HANDLER_STUCK"}, "handler_stuck"),
+        (Source.PROTOCOL, {"error_id": "UPDATES_STOPPED"}, "updates_stopped"),
+        (Source.PROTOCOL, {"error_id": "UNREADABLE"}, "unreadable"),
     ],
 )
 def test_a_failure_finds_its_number(source: Source, seen: dict[str, object], name: str) -> None:
@@ -100,7 +103,7 @@ def test_every_known_error_has_a_number() -> None:
 
 def test_ids_that_are_singled_out_exist() -> None:
     """No id is misspelt: each is in the error table, or one of ours."""
-    assert set(_IDS) | set(_STORAGE) <= known_ids() | OURS
+    assert set(_IDS) <= known_ids() | OURS
 
 
 def test_the_document_lists_every_number() -> None:
