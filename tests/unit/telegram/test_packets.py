@@ -187,7 +187,7 @@ def test_gzip_in_gzip_comes_to_an_end(opener: Opener, server: Server) -> None:
     ("body", "says"),
     [
         (packed(b"no gzip"), "gzip_packed: "),
-        (packed(gzip.compress(state())[:-10]), "ends early"),
+        (packed(gzip.compress(state(), mtime=0)[:-10]), "ends early"),
         (GZIP + b"\xfe\xff\xff\xff" + bytes(8), "ends early"),
         (GZIP, "KeyError|unknown|ends early|gzip"),
         (UNKNOWN[:2] + b"\0\0", "unknown constructor"),
