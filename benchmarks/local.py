@@ -162,7 +162,9 @@ async def bare(
                 group.create_task(start(client))
         yield clients
     finally:
-        await asyncio.gather(*(client.stop() for client in clients.values() if client.is_connected))
+        # Of what a fault has left of them, stop() may raise what the session once died of.
+        stops = (client.stop() for client in clients.values() if client.is_connected)
+        await asyncio.gather(*stops, return_exceptions=True)
 
 
 @asynccontextmanager
