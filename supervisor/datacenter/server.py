@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ class Datacenter(Controls):
         super().__init__(Engine(rsa_key or _process_key(), settings, seed, latency, shared))
         self.host, self.port = host, port
         self._server: asyncio.Server | None = None
+        self._kept: socket.socket | None = None  # holds the port while away
         known = self.engine.world.people.get(DEFAULT_PERSON)
         self.person = known if known is not None else self.add_person(DEFAULT_PERSON, "Ada")
 
@@ -92,21 +94,33 @@ class Datacenter(Controls):
     async def stop(self) -> None:
         """Stop listening and reset every connection."""
         await self.go_away()
+        self._give_up_port()
 
     async def go_away(self) -> None:
         """Close the listener and reset all links: connects are refused until `come_back`."""
         server, self._server = self._server, None
         self.engine.is_away = True
         if server is not None:
+            family = server.sockets[0].family
             server.close()
+            # Bound and not listening: connects are refused, and nobody's outgoing connection is given the port meanwhile.
+            self._kept = socket.socket(family)
+            self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._kept.bind((self.host, self.port))
         self.reset_links()
         await asyncio.sleep(0)
+
+    def _give_up_port(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     async def come_back(self) -> None:
         """Listen again, on the same port. Nothing happens where it listens already."""
         if self._server is not None:
             return
         self.engine.is_away = False
+        self._give_up_port()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: Connection(self.engine), self.host, self.port, backlog=_BACKLOG, reuse_address=True
