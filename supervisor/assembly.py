@@ -122,7 +122,7 @@ class Assembly:
     # --- paths ----------------------------------------------------------------------------------------
 
     async def _probe(self, path: str) -> None:
-        from supervisor.telegram.link import probe_path
+        from supervisor.telegram.spec import probe_path
 
         await probe_path(path, self._proxies, self._server, self._config.settings.connect_timeout)
 
@@ -233,8 +233,8 @@ class Assembly:
         return SignInBudget(settings.sign_ins_per_hour, settings.sign_ins_per_day)
 
     def _link_spec(self, configured: AccountConfig) -> Any:
-        from supervisor.telegram.link import LinkSpec
         from supervisor.telegram.session import Timings
+        from supervisor.telegram.spec import LinkSpec
 
         settings, telegram = self._config.settings, self._config.telegram
         return LinkSpec(
@@ -304,7 +304,7 @@ class Assembly:
 
 def _server_address(config: Config) -> Any:
     from supervisor.telegram.keyexchange import public_key_from_pem
-    from supervisor.telegram.link import ServerAddress
+    from supervisor.telegram.spec import ServerAddress
 
     server = config.telegram.server
     if server is None:

@@ -26,7 +26,8 @@ from supervisor.ports import LinkFailed
 from supervisor.telegram.arithmetic import MARGIN, dh_client, factorise, workshop
 from supervisor.telegram.evidence import causes, from_exception
 from supervisor.telegram.packets import BadObject, Reader, read_object
-from supervisor.telegram.wire import Inbox, Wire, WireClosed, message_id, plain_body, plain_packet
+from supervisor.telegram.plain import Answers, message_id, plain_body, plain_packet
+from supervisor.telegram.wire import Wire, WireClosed
 
 STEP = "key exchange"
 MAX_GENERATIONS = 4  # of b: the first, and three times dh_gen_retry
@@ -272,21 +273,23 @@ async def create_auth_key(wire: Wire, *, public_keys: Sequence[PublicKey], timeo
     Raises:
         LinkFailed: no key was made; with the evidence.
     """
-    inbox = Inbox()
+    answers = Answers()
     owner = wire.on_packet, wire.on_lost
-    wire.on_packet = wire.on_lost = inbox.put
+    wire.on_packet = wire.on_lost = answers.put
     try:
-        key = await _exchange(wire, inbox, public_keys, timeout)
+        key = await _exchange(wire, answers, public_keys, timeout)
     except BaseException:
         wire.abort()
         raise
     wire.on_packet, wire.on_lost = owner
-    if (lost := inbox.loss()) is not None:  # after the last answer: the key is good, the wire is not
+    if (lost := answers.loss()) is not None:  # after the last answer: the key is good, the wire is not
         asyncio.get_running_loop().call_soon(wire.on_lost, lost)
     return key
 
 
-async def _exchange(wire: Wire, inbox: Inbox, public_keys: Sequence[PublicKey], timeout: float) -> AuthKey:
+async def _exchange(
+    wire: Wire, answers: Answers, public_keys: Sequence[PublicKey], timeout: float
+) -> AuthKey:
     loop = asyncio.get_running_loop()
     path = wire.route.path
     exchange = KeyExchange(public_keys)
@@ -296,12 +299,12 @@ async def _exchange(wire: Wire, inbox: Inbox, public_keys: Sequence[PublicKey], 
         while not isinstance(answer, AuthKey):
             sent_id = message_id(time.time(), sent_id)
             wire.send(plain_packet(answer, sent_id))
-            packet = await inbox.get(timeout)
+            packet = await answers.get(timeout)
             answer = await loop.run_in_executor(workshop(), exchange.feed, plain_body(packet), time.time())
     except LinkFailed as exc:
         raise _lost(exc.evidence, exchange.asked) from exc
-    except WireClosed as exc:  # lost during our arithmetic: the cause lies in the inbox
-        found = inbox.loss() or Evidence(Source.SOCKET, str(exc), path=path)
+    except WireClosed as exc:  # lost during our arithmetic: the cause lies in the queue
+        found = answers.loss() or Evidence(Source.SOCKET, str(exc), path=path)
         raise _lost(found, exchange.asked) from exc
     except TimeoutError as exc:
         raise _failed(Source.SILENCE, f"no answer to {exchange.asked} in {timeout:g} s", path, exc) from exc

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from supervisor.core.failure import Evidence, Source
@@ -23,12 +22,13 @@ from supervisor.telegram import evidence as evidences
 from supervisor.telegram.delivered import may_be_done
 from supervisor.telegram.dial import ProxyAddress, Route
 from supervisor.telegram.foreign import ForeignLinks, Ways
-from supervisor.telegram.keyexchange import PublicKey, create_auth_key, telegram_public_keys
+from supervisor.telegram.keyexchange import create_auth_key, telegram_public_keys
 from supervisor.telegram.login import MOVES, NOBODY, STEP, Login, address_of, sent_on
 from supervisor.telegram.outbox import UNREADABLE
 from supervisor.telegram.packets import Unreadable
 from supervisor.telegram.queries import method_name
-from supervisor.telegram.session import Credentials, Greeting, MtprotoSession, Timings
+from supervisor.telegram.session import Credentials, Greeting, MtprotoSession
+from supervisor.telegram.spec import DIRECT, LinkSpec, route_of
 from supervisor.telegram.storage import (
     SessionsDb,
     SessionUnreadable,
@@ -37,44 +37,12 @@ from supervisor.telegram.storage import (
     read_session_string,
 )
 from supervisor.telegram.updates import Updates
-from supervisor.telegram.wire import Wire, probe
+from supervisor.telegram.wire import Wire
 
 log = logging.getLogger(__name__)
 
 LOGIN_REQUIRED = "LOGIN_REQUIRED"
 UPDATES_STOPPED = "UPDATES_STOPPED"
-DIRECT = "direct"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """Another server than Telegram's own."""
-
-    host: str
-    port: int
-    dc_id: int
-    public_key: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSpec:
-    """Everything that a link needs to know of its account; secrets stay out of its repr."""
-
-    name: str
-    identity: str = field(repr=False)
-    api_id: int
-    api_hash: str = field(repr=False)
-    bot_token: str | None = field(default=None, repr=False)
-    session_file: Path | None = None
-    session_string: str | None = field(default=None, repr=False)
-    server: ServerAddress | None = None
-    timings: Timings = Timings()
-    message_cache: int = 100
-    skip_missed: bool = False
-    plugins: str | None = None
-    bases: tuple[Path, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    proxies: Mapping[str, ProxyAddress] = field(default_factory=dict, repr=False)
 
 
 class TelegramLink:
@@ -143,30 +111,6 @@ class TelegramLink:
         )
         await self._prepare_foreign(call)
 
-    # --- other datacenters (foreign.py) ---------------------------------------------------------------
-
-    async def _prepare_foreign(self, call: Callable[..., Awaitable[Any]]) -> None:
-        spec, server = self._spec, self._spec.server
-        ways = Ways(
-            name=spec.name,
-            call=call,
-            path=self._present_path,
-            init_connection=clients.init_connection(self._client),
-            public_keys=lambda: [server.public_key] if server is not None else telegram_public_keys(),
-            api_id=await self._storage.api_id() or spec.api_id,
-            timings=spec.timings,
-            storage=self._storage,
-        )
-        self._client.media_sessions = self._foreign = ForeignLinks(ways)
-
-    def _present_path(self) -> tuple[str, ProxyAddress | None]:
-        """The path of the main link, and its proxy: no other connection of the account takes another."""
-        if self._route is None:
-            raise LinkFailed(Evidence(Source.SOCKET, f"{self._spec.name} was not connected yet"))
-        return self._route.path, self._route.proxy
-
-    # --- life, continued ------------------------------------------------------------------------------
-
     async def _take_over(self) -> None:
         """Begin with a copy of an existing session, where one is configured and there is none of ours yet."""
         spec = self._spec
@@ -216,6 +160,28 @@ class TelegramLink:
         """
         return Login(self._spec, phone, self._storage, clients.init_connection(self._client))
 
+    # --- other datacenters (foreign.py) ---------------------------------------------------------------
+
+    async def _prepare_foreign(self, call: Callable[..., Awaitable[Any]]) -> None:
+        spec, server = self._spec, self._spec.server
+        ways = Ways(
+            name=spec.name,
+            call=call,
+            path=self._present_path,
+            init_connection=clients.init_connection(self._client),
+            public_keys=lambda: [server.public_key] if server is not None else telegram_public_keys(),
+            api_id=await self._storage.api_id() or spec.api_id,
+            timings=spec.timings,
+            storage=self._storage,
+        )
+        self._client.media_sessions = self._foreign = ForeignLinks(ways)
+
+    def _present_path(self) -> tuple[str, ProxyAddress | None]:
+        """The path of the main link, and its proxy: no other connection of the account takes another."""
+        if self._route is None:
+            raise LinkFailed(Evidence(Source.SOCKET, f"{self._spec.name} was not connected yet"))
+        return self._route.path, self._route.proxy
+
     # --- facts ----------------------------------------------------------------------------------------
 
     @property
@@ -256,22 +222,8 @@ class TelegramLink:
         return min(self._session.last_answer, self._up_to_date) if self._session is not None else 0.0
 
     def route(self, path: str) -> Route:
-        """The way to this account's datacenter over a path.
-
-        Raises:
-            LinkFailed: no proxy has this name; never is a connection direct instead.
-        """
-        server, session = self._spec.server, self._storage.session
-        proxy = proxy_of(path, self._spec.proxies)
-        # With a server of the operator's own nothing goes to Telegram's: only where that server has sent the account.
-        if server is not None and (session.server_address is None or session.dc_id == server.dc_id):
-            return Route(path, server.host, server.port, proxy)
-        host, port = session.server
-        if host is None:
-            raise LinkFailed(
-                Evidence(Source.SOCKET, f"no address is known for datacenter {session.dc_id}", path=path)
-            )
-        return Route(path, host, port, proxy)
+        """The way to this account's datacenter over a path; see `spec.route_of`."""
+        return route_of(path, self._spec, self._storage.session)
 
     # --- the link -------------------------------------------------------------------------------------
 
@@ -495,39 +447,7 @@ class TelegramLink:
         return self._session
 
 
-def proxy_of(path: str, proxies: Mapping[str, ProxyAddress]) -> ProxyAddress | None:
-    """The proxy behind a path's name; None for "direct" alone.
-
-    Raises:
-        LinkFailed: no proxy has this name.
-    """
-    if path == DIRECT:
-        return None
-    if path not in proxies:
-        raise LinkFailed(Evidence(Source.PROXY, f"no proxy is called {path}", step="dial", path=path))
-    return proxies[path]
-
-
 def _unusable(error: SessionUnreadable | StorageBroken, step: str, path: str = DIRECT) -> LinkFailed:
     """A stored session that could not be used, as the failure of an attempt."""
     cause = evidences.causes(error)
     return LinkFailed(Evidence(Source.STORAGE, str(error), error.error_id, step=step, path=path, cause=cause))
-
-
-async def probe_path(
-    path: str, proxies: Mapping[str, ProxyAddress], server: ServerAddress | None, timeout: float
-) -> None:
-    """Ask whether Telegram answers on a path.
-
-    Raises:
-        LinkFailed: it does not.
-    """
-    if server is not None:
-        host, port = server.host, server.port
-    else:
-        host, port = TELEGRAM_HOST, TELEGRAM_PORT
-    await probe(Route(path, host, port, proxy_of(path, proxies)), timeout=timeout)
-
-
-# Telegram's production datacenter 2, where every new session begins (Pyrogram session/internals/data_center.py).
-TELEGRAM_HOST, TELEGRAM_PORT = "149.154.167.51", 443

@@ -27,7 +27,7 @@ from supervisor.telegram.wire import Wire
 
 if TYPE_CHECKING:
     from supervisor.telegram.dial import Route
-    from supervisor.telegram.link import LinkSpec
+    from supervisor.telegram.spec import LinkSpec
 
 STEP = "sign-in"
 SEND_CODE = "auth.SendCode"

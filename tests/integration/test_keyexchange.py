@@ -15,7 +15,6 @@ import pytest
 from supervisor.core.failure import Evidence, Source
 from supervisor.datacenter import Datacenter
 from supervisor.ports import LinkFailed
-from supervisor.telegram import wire as wires
 from supervisor.telegram.keyexchange import (
     STEP,
     AuthKey,
@@ -24,6 +23,7 @@ from supervisor.telegram.keyexchange import (
     public_key_from_pem,
     telegram_public_keys,
 )
+from supervisor.telegram.plain import plain_packet, probe
 from supervisor.telegram.wire import Route, Wire, frame
 from tests.integration.scripted_peers import Script, direct, nothing_left, read_frame, says, serving
 from tests.unit.telegram.forged_server import ForgedServer, rsa_key
@@ -74,7 +74,7 @@ def forged(server: ForgedServer, *, silent_from: int = 9) -> Script:
             answer = server.answer(body)
             asked += 1
             if asked < silent_from:
-                writer.write(frame(wires.plain_packet(answer, 1)))
+                writer.write(frame(plain_packet(answer, 1)))
 
     return script
 
@@ -109,7 +109,7 @@ async def test_the_servers_clock_is_learned(dc: Datacenter) -> None:
 
 async def test_a_probe_finds_a_datacenter(dc: Datacenter) -> None:
     """A probe gets a true resPQ."""
-    assert await wires.probe(direct(dc.port), timeout=5) > 0
+    assert await probe(direct(dc.port), timeout=5) > 0
 
 
 async def test_a_datacenter_with_another_key_is_not_ours(dc: Datacenter) -> None:
@@ -152,7 +152,7 @@ async def test_a_slow_server_is_no_silent_one() -> None:
             packet = await read_frame(reader)
             await asyncio.sleep(0.3)
             body = packet[20 : 20 + struct.unpack_from("<i", packet, 16)[0]]
-            writer.write(frame(wires.plain_packet(server.answer(body), 1)))
+            writer.write(frame(plain_packet(server.answer(body), 1)))
 
     async with serving(slow) as port:
         begun = time.monotonic()
@@ -170,7 +170,7 @@ async def test_a_slow_server_is_no_silent_one() -> None:
         (frame(bytes(84)), "hang", Source.PROTOCOL, "key exchange: not an unencrypted message"),
         (frame(bytes(8)), "hang", Source.PROTOCOL, "key exchange: a message of 8 bytes"),
         (
-            frame(wires.plain_packet(bytes(8), 1)),
+            frame(plain_packet(bytes(8), 1)),
             "hang",
             Source.PROTOCOL,
             "key exchange: the answer to req_pq_multi is 0x00000000, not ResPQ",
@@ -211,7 +211,7 @@ async def test_a_loss_during_our_arithmetic_keeps_its_cause() -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
         packet = await read_frame(reader)
-        writer.write(frame(wires.plain_packet(ForgedServer().answer(packet[20:]), 1)))
+        writer.write(frame(plain_packet(ForgedServer().answer(packet[20:]), 1)))
 
     async with serving(once) as port:
         seen = await failure(direct(port))
@@ -227,7 +227,7 @@ async def test_a_loss_after_the_last_answer_costs_the_wire_and_not_the_key() -> 
         for _ in range(3):
             packet = await read_frame(reader)
             body = packet[20 : 20 + struct.unpack_from("<i", packet, 16)[0]]
-            writer.write(frame(wires.plain_packet(server.answer(body), 1)))
+            writer.write(frame(plain_packet(server.answer(body), 1)))
 
     async with serving(three) as port:
         wire, _, lost = await dialled(direct(port))

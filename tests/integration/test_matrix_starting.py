@@ -26,32 +26,23 @@ from typing import Any
 import pytest
 
 from supervisor.config.model import Account, Secret
-from supervisor.core.failure import DEFAULT_POLICIES
 from supervisor.daemon import Supervisor
 from supervisor.datacenter import Datacenter, Fault, FaultKind
 from supervisor.datacenter.rsa import generate
 from supervisor.seats import Deaf
 from supervisor.telegram.keyexchange import public_key_from_pem
-from supervisor.telegram.link import LinkSpec, ServerAddress, TelegramLink
+from supervisor.telegram.link import TelegramLink
 from supervisor.telegram.session import Timings
+from supervisor.telegram.spec import LinkSpec, ServerAddress
 from supervisor.telegram.storage import SessionsDb, StorageBroken, export
 from supervisor.telegram.storage.rows import Session
 from tests.integration.conftest import Fleet, until
 from tests.integration.scripted_peers import black_hole, says, serving, tolled
-from tests.integration.together import Played, asked_for, play_together
+from tests.integration.together import FIFTH, POLICIES, Played, asked_for, play_together
 from tests.integration.watch import watched
 
 pytestmark = pytest.mark.timeout(150)
 
-FIFTH: dict[str, Any] = {
-    "connect_timeout": 2.0,
-    "answer_timeout": 3.0,
-    "silence_timeout": 2.0,
-    "stable_after": 12.0,
-}
-POLICIES = {
-    kind: replace(policy, base_delay=policy.base_delay / 5) for kind, policy in DEFAULT_POLICIES.items()
-}
 # Most connections within a second; a bare client makes 10 to 1,900.
 DIALS = 9
 BOT = "bot-0"

@@ -18,7 +18,8 @@ from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
 from supervisor.telegram import wire as wires
 from supervisor.telegram.evidence import AUTHENTICATION
-from supervisor.telegram.wire import Route, Wire, WireClosed, frame, probe
+from supervisor.telegram.plain import Answers, plain_packet, probe
+from supervisor.telegram.wire import Route, Wire, WireClosed, frame
 from tests.integration.scripted_peers import (
     answer_req_pq,
     black_hole,
@@ -251,7 +252,7 @@ async def test_an_owner_that_raises_closes_the_wire_with_its_traceback() -> None
     owner = Owner()
     async with serving(answer_req_pq) as port:
         wire = await Wire.dial(direct(port), timeout=5, on_packet=broken, on_lost=owner.lost.append)
-        wire.send(wires.plain_packet(struct.pack("<I", 0xBE7E8EF1) + bytes(16), 4))
+        wire.send(plain_packet(struct.pack("<I", 0xBE7E8EF1) + bytes(16), 4))
         await owner.until("lost")
     assert (owner.lost[0].source, owner.lost[0].message) == (Source.CODE, "LookupError: our bug")
     assert "our bug" in (owner.lost[0].traceback or "")
@@ -617,7 +618,7 @@ async def test_a_dial_can_be_cancelled_at_any_point() -> None:
 async def test_an_answer_that_came_during_our_own_stall_is_read_before_it_is_judged() -> None:
     """The loop stood still past the deadline; the bytes are there, so there is no failure."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        inbox = wires.Inbox()
+        inbox = Answers()
         route = direct(server.getsockname()[1])
         wire = await Wire.dial(route, timeout=5, on_packet=inbox.put, on_lost=inbox.put)
         peer = server.accept()[0]
@@ -649,7 +650,7 @@ async def test_a_probe_asks_once_and_closes() -> None:
             "probe: the answer to req_pq_multi is not an unencrypted message",
         ),
         (
-            frame(wires.plain_packet(bytes(64), 1)),
+            frame(plain_packet(bytes(64), 1)),
             Source.PROTOCOL,
             "probe: the answer to req_pq_multi is not its resPQ",
         ),

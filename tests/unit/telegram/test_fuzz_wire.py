@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
 from supervisor.telegram.dial import MAX_HTTP_REPLY, PROXY_SCHEMES, ProxyAddress, Route, dial
-from supervisor.telegram.wire import MAX_INCOMING, FrameError, Frames, Wire, frame, plain_body, probe
+from supervisor.telegram.plain import plain_body, probe
+from supervisor.telegram.wire import MAX_INCOMING, FrameError, Frames, Wire, frame
 
 MiB = 1 << 20
 # Seconds. What hangs is found out by it; what is answered never gets near it.
