@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -72,6 +73,27 @@ def options(command: F) -> F:
     for declare in reversed(_DECLARED):
         command = declare(command)
     return command
+
+
+def since_option(default: str | None = None) -> Callable[[F], F]:
+    """Add ``--since``; the command gets a Unix time, or None where it was not given and has no default."""
+    return click.option(
+        "--since",
+        callback=_since,
+        default=default,
+        show_default=True,
+        metavar="WHEN",
+        help="From then on: 90m, 24h, 7d, or an RFC 3339 time.",
+    )
+
+
+def _since(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    from supervisor.cli.words import parse_since
+
+    try:
+        return None if value is None else parse_since(value, time.time())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from error
 
 
 def say(text: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.common import ExitCode, Options, options, say
+from supervisor.cli.common import ExitCode, Options, options, say, since_option
 from supervisor.cli.tables import colored
-from supervisor.cli.words import log_line, parse_since
+from supervisor.cli.words import log_line
 from supervisor.core.failure import Kind
 from supervisor.record import queries
 from supervisor.record.queries import LogFilter
@@ -27,14 +27,6 @@ _COLORS = {
 }
 
 
-def _since(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A span back from now, or a time."""
-    try:
-        return None if value is None else parse_since(value, time.time())
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from error
-
-
 @click.command()
 @click.option("--account", metavar="GLOB", help="Only accounts of this name or pattern, as 'support-*'.")
 @click.option(
@@ -43,9 +35,7 @@ def _since(_: click.Context, param: click.Parameter, value: str | None) -> float
     metavar="KIND",
     help=f"Only this kind of failure: {', '.join(Kind)}.",
 )
-@click.option(
-    "--since", callback=_since, metavar="WHEN", help="From then on: 90m, 24h, 7d, or an RFC 3339 time."
-)
+@since_option()
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

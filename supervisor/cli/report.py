@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli.common import ExitCode, Options, options, say
-from supervisor.cli.stats import since_when
+from supervisor.cli.common import ExitCode, Options, options, say, since_option
 from supervisor.cli.tables import Column, clean, print_table
 from supervisor.cli.words import clock, span, when
 from supervisor.record import queries
@@ -24,14 +23,7 @@ _WORST = 10  # accounts
 
 
 @click.command()
-@click.option(
-    "--since",
-    callback=since_when,
-    default="7d",
-    show_default=True,
-    metavar="WHEN",
-    help="From then on: 90m, 24h, 7d, or an RFC 3339 time.",
-)
+@since_option("7d")
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from supervisor.cli.common import Options, options, say
+from supervisor.cli.common import Options, options, say, since_option
 from supervisor.cli.tables import clean, colored
-from supervisor.cli.words import clock, parse_since, span
+from supervisor.cli.words import clock, span
 from supervisor.core.failure import Kind
 from supervisor.record import queries
 from supervisor.record.counting import Asked, Log
@@ -27,23 +27,8 @@ _ACCOUNTS = 15  # lines; --json has all
 _Cell = str | tuple[str, str]
 
 
-def since_when(_: click.Context, param: click.Parameter, value: str) -> float:
-    """The option's value as a Unix time."""
-    try:
-        return parse_since(value, time.time())
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from error
-
-
 @click.command()
-@click.option(
-    "--since",
-    callback=since_when,
-    default="7d",
-    show_default=True,
-    metavar="WHEN",
-    help="From then on: 90m, 24h, 7d, or an RFC 3339 time.",
-)
+@since_option("7d")
 @click.option("--account", metavar="GLOB", help="Only accounts of this name or pattern, as 'support-*'.")
 @click.option(
     "--kind",

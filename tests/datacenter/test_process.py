@@ -7,7 +7,6 @@ import base64
 import json
 import random
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,43 +17,14 @@ import pytest
 from supervisor.datacenter import Datacenter, arithmetic, rsa
 from supervisor.datacenter.arithmetic import is_prime, powmod
 from supervisor.datacenter.commands import COMMANDS, Commands
+from tests.datacenter.process import Process
 from tests.datacenter.wire import Link
-
-ROOT = Path(__file__).parents[2]
-
-
-class Process:
-    """A running `python -m supervisor.datacenter`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.ready: dict[str, Any] = {}
-
-    async def line(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(await asyncio.wait_for(self.process.stdout.readline(), 30))
-
-    async def do(self, name: str, **arguments: Any) -> Any:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": name, **arguments}).encode() + b"\n")
-        return await self.line()
 
 
 @pytest.fixture
 async def process() -> AsyncIterator[Process]:
-    made = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "supervisor.datacenter", "--bots", "2", "--latency", "0.01"),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    running = Process(made)
-    running.ready = await running.line()
-    yield running
-    if made.returncode is None:
-        made.kill()
-    await made.communicate()
+    async with Process.running("--bots", "2", "--latency", "0.01") as running:
+        yield running
 
 
 async def test_the_first_line_says_where_it_is(process: Process) -> None:

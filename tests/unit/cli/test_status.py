@@ -1,72 +1,24 @@
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
 
 import pytest
 
-from supervisor.control.server import ControlServer
 from supervisor.core.failure import Result, State
-from supervisor.ports import AccountSnapshot, Limited, PathSnapshot, Reloaded
+from supervisor.ports import Limited
 from supervisor.record.lock import StateLock
-from supervisor.report.status import status
 from tests.unit.cli.conftest import NOW, Cli, account, fill, row
+from tests.unit.cli.daemon import Daemon
 
 KEYS = "name state limited user_id is_bot path since retry_at incident last_failure".split()
-
-
-class Daemon:
-    def __init__(self, accounts: list[AccountSnapshot]) -> None:
-        self._accounts = accounts
-
-    def status(self) -> dict[str, Any]:
-        paths = [PathSnapshot("direct", "ok", 1), PathSnapshot("de1", "broken", 0)]
-        return status(self._accounts, paths, running=True, pid=4711, uptime_s=3700.0, row_id=lambda _: 42)
-
-    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
-        raise NotImplementedError
-
-    resume = retry = pause
-
-    async def reload(self) -> Reloaded:
-        raise NotImplementedError
-
-    async def login(self, account: str, step: str, text: str) -> dict[str, Any]:
-        raise NotImplementedError
-
-
-@contextmanager
-def running(state_dir: Path, accounts: list[AccountSnapshot]) -> Iterator[None]:
-    """A daemon's socket, served by a thread."""
-    ready, done = Event(), Event()
-
-    async def serve() -> None:
-        async with ControlServer(state_dir / "control.sock", Daemon(accounts)):
-            ready.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
-
-    state_dir.mkdir(exist_ok=True)
-    thread = Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_a_running_daemon_speaks_for_itself(cli: Cli, tmp_path: Path) -> None:
     """The JSON is the contract's object, with the failure as `log` has it."""
     limited = Limited("PEER_FLOOD", frozen=False, since=0.0)
     snapshot = account("support-bot", user_id=7, is_bot=True, limited=limited, last_failure=row())
-    with running(tmp_path / "state", [snapshot]):
+    with Daemon([snapshot], uptime=3700.0).running(tmp_path / "state"):
         found = json.loads(cli("status", "--json").stdout)
     assert list(found) == ["schema", "running", "pid", "uptime_s", "accounts", "paths"]
     assert (found["schema"], found["running"], found["pid"], found["uptime_s"]) == (1, True, 4711, 3700.0)
@@ -84,7 +36,7 @@ def test_a_running_daemon_speaks_for_itself(cli: Cli, tmp_path: Path) -> None:
 def test_people_see_a_table(cli: Cli, tmp_path: Path) -> None:
     """Every account with its state, what last went wrong, the totals, the broken paths, the daemon's age."""
     snapshots = [account("support-bot", last_failure=row()), account("sales", State.NEEDS_LOGIN)]
-    with running(tmp_path / "state", snapshots):
+    with Daemon(snapshots, uptime=3700.0).running(tmp_path / "state"):
         text = cli("status").stdout
     assert "needs_login" in text
     assert "FLOOD_WAIT_35 on messages.SendMessage" in text
@@ -154,9 +106,8 @@ def test_names_survive_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
     names = ["support-bot-germany-01", "sales"]
-    with running(
-        tmp_path / "state", [account(name, State.NEEDS_LOGIN, last_failure=row()) for name in names]
-    ):
+    accounts = [account(name, State.NEEDS_LOGIN, last_failure=row()) for name in names]
+    with Daemon(accounts).running(tmp_path / "state"):
         result = cli("status", "--no-color")
     assert all(len(line) <= width for line in result.stdout.splitlines())
     for name in names:
@@ -167,7 +118,7 @@ def test_elsewhere_a_line_is_an_account(cli: Cli, tmp_path: Path) -> None:
     """In a pipe nothing is wrapped, so that grep finds whole rows."""
     message = "a very long message " * 20
     long = account("support-bot", last_failure=row(error_id=None, message=message.strip()))
-    with running(tmp_path / "state", [long]):
+    with Daemon([long]).running(tmp_path / "state"):
         text = cli("status").stdout
     assert any("support-bot" in line and message.strip() in line for line in text.splitlines())
 
@@ -177,7 +128,7 @@ def test_color_is_for_terminals_that_want_it(
 ) -> None:
     """A terminal gets colours, unless --no-color or NO_COLOR say otherwise."""
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
-    with running(tmp_path / "state", [account("support-bot")]):
+    with Daemon([account("support-bot")]).running(tmp_path / "state"):
         assert "\x1b[32m" in cli("status").stdout
         assert "\x1b" not in cli("--no-color", "status").stdout
         monkeypatch.setenv("NO_COLOR", "1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -15,20 +14,17 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
 
-from supervisor.control.protocol import ControlError
-from supervisor.control.server import ControlServer
 from supervisor.core.failure import State
-from supervisor.ports import AccountSnapshot, PathSnapshot, Reloaded
-from supervisor.report.status import status
-from tests.unit.cli.conftest import NOW, ROOT, account, fill, row
+from tests.unit.cli.conftest import ROOT, account, fill, row
+from tests.unit.cli.daemon import Daemon
 
 _WITHIN = 20.0  # s; it takes one at most, on a machine that has time
 _CODES = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])|\x1b[^\[]?|\r|\n|[^\x1b\r\n]+")
@@ -40,58 +36,6 @@ command = subprocess.Popen(sys.argv[1:], process_group=0)
 os.tcsetpgrp(0, command.pid)
 sys.exit(command.wait())
 """
-
-
-class Daemon:
-    """What answers at the control socket: the accounts that a test says, and a list of what it was told."""
-
-    def __init__(self, accounts: Sequence[AccountSnapshot]) -> None:
-        self.accounts = list(accounts)
-        self.told: list[tuple[str, list[str]]] = []
-
-    def status(self) -> dict[str, Any]:
-        paths = [PathSnapshot("direct", "ok", len(self.accounts)), PathSnapshot("de1", "broken", 0)]
-        return status(
-            self.accounts, paths, running=True, pid=4711, uptime_s=time.time() - NOW, row_id=lambda _: 42
-        )
-
-    async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
-        self.told.append(("pause", list(accounts)))
-        self.accounts = [
-            account(one.name, State.PAUSED) if one.name in accounts else one for one in self.accounts
-        ]
-        return [{"name": name, "state": "paused", "changed": True} for name in accounts]
-
-    async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
-        raise ControlError("unknown_account", f"no account is called {accounts[0]}")
-
-    resume = retry
-
-    async def reload(self) -> Reloaded:
-        raise NotImplementedError
-
-    async def login(self, account: str, step: str, text: str) -> dict[str, Any]:
-        raise NotImplementedError
-
-    @contextmanager
-    def running(self, state_dir: Path) -> Iterator[None]:
-        ready, done = Event(), Event()
-
-        async def serve() -> None:
-            async with ControlServer(state_dir / "control.sock", self):
-                ready.set()
-                while not done.is_set():
-                    await asyncio.sleep(0.01)
-
-        state_dir.mkdir(exist_ok=True)
-        thread = Thread(target=asyncio.run, args=(serve(),))
-        thread.start()
-        assert ready.wait(10)
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
 
 class Screen:
