@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +13,11 @@ from pyrogram.handlers import MessageHandler
 
 from supervisor.config.model import Secret, Server
 from supervisor.datacenter import Datacenter
+from tests.datacenter.process import Process
 from tests.integration.conftest import Fleet, until
 from tests.integration.watch import one_incident, peak_connects, watched
 
 pytestmark = pytest.mark.timeout(60)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -29,42 +26,14 @@ def quick(dc: Datacenter) -> None:
     dc.latency = 0.0
 
 
-class Elsewhere:
-    """A datacenter in a process of its own: it does not stand still with our loop."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.ready: dict[str, Any] = {}
-
-    async def line(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(await asyncio.wait_for(self._process.stdout.readline(), 30))
-
-    async def do(self, name: str, **arguments: Any) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": name, **arguments}).encode() + b"\n")
-        answer = await self.line()
-        assert answer["ok"], answer
-        return answer["result"]
-
-
 @pytest.fixture
-async def elsewhere() -> AsyncIterator[Elsewhere]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "supervisor.datacenter", "--bots", "2", "--latency", "0.02"),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    running = Elsewhere(process)
-    running.ready = await running.line()
-    yield running
-    process.kill()
-    await process.communicate()
+async def elsewhere() -> AsyncIterator[Process]:
+    """A datacenter in a process of its own: it does not stand still with our loop."""
+    async with Process.running("--bots", "2", "--latency", "0.02") as running:
+        yield running
 
 
-def there(bots: Fleet, elsewhere: Elsewhere) -> None:
+def there(bots: Fleet, elsewhere: Process) -> None:
     """Configure the fleet for the other process's datacenter."""
     ready = elsewhere.ready
     server = Server(ready["host"], ready["port"], ready["dc_id"], ready["public_key_pem"])
@@ -77,7 +46,7 @@ def there(bots: Fleet, elsewhere: Elsewhere) -> None:
 
 
 async def test_a_loop_that_stands_still_for_15_s_costs_no_link(
-    fleet: Callable[..., Fleet], elsewhere: Elsewhere
+    fleet: Callable[..., Fleet], elsewhere: Process
 ) -> None:
     """`time.sleep(15)` in a handler: no reconnect, no call fails, and one record that names it and its account."""
     bots = fleet(2)
@@ -97,18 +66,18 @@ async def test_a_loop_that_stands_still_for_15_s_costs_no_link(
 
         client.add_handler(MessageHandler(blocks))
         await client.send_message(person, "before")
-        connections = len(await elsewhere.do("connections"))
+        connections = len(await elsewhere.done("connections"))
         sending = asyncio.create_task(sends())
         await until(lambda: len(answered) > 3)
         begun = time.monotonic()
-        await elsewhere.do("push", account=elsewhere.ready["bots"][0]["user_id"], text="block")
+        await elsewhere.done("push", account=elsewhere.ready["bots"][0]["user_id"], text="block")
         await sending
         assert time.monotonic() - begun > 15
         await client.send_message(person, "after")
         await asyncio.sleep(1.5)
         assert [bots.state(name) for name in bots.names] == ["online"] * 2
         assert answered == [str(n) for n in range(12)]
-        assert len(await elsewhere.do("connections")) == connections
+        assert len(await elsewhere.done("connections")) == connections
         (row,) = await bots.rows(stalls=True)
     line = blocks.__code__.co_firstlineno + 1
     assert row["message"].startswith(

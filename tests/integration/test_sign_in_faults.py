@@ -18,26 +18,16 @@ from typing import Any
 import pytest
 
 from supervisor.config.model import Account, Secret
-from supervisor.core.failure import DEFAULT_POLICIES
 from supervisor.daemon import Supervisor
 from supervisor.datacenter import Cluster, Datacenter, Fault, FaultKind
 from supervisor.errors import LoginRefused
 from tests.integration.conftest import Fleet, until
 from tests.integration.scripted_peers import serving, tolled
-from tests.integration.together import Played, asked_for, play_together
+from tests.integration.together import FIFTH, POLICIES, Played, asked_for, play_together
 from tests.integration.watch import one_incident, watched
 
 pytestmark = pytest.mark.timeout(150)
 
-FIFTH: dict[str, Any] = {
-    "connect_timeout": 2.0,
-    "answer_timeout": 3.0,
-    "silence_timeout": 2.0,
-    "stable_after": 12.0,
-}
-POLICIES = {
-    kind: replace(policy, base_delay=policy.base_delay / 5) for kind, policy in DEFAULT_POLICIES.items()
-}
 IMPORT = "auth.ImportBotAuthorization"
 PHONE, CODE, PASSWORD, USER_ID = "+4915112345678", "54321", "open sesame", 5_000_010
 BOT, USER = "bot-0", "sales-user"

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from supervisor.core.failure import DEFAULT_POLICIES
 from supervisor.datacenter import Datacenter
 from tests.integration.watch import watched
+
+# The timings of a table's rows: a fifth of the defaults.
+FIFTH: dict[str, Any] = {
+    "connect_timeout": 2.0,
+    "answer_timeout": 3.0,
+    "silence_timeout": 2.0,
+    "stable_after": 12.0,
+}
+POLICIES = {
+    kind: replace(policy, base_delay=policy.base_delay / 5) for kind, policy in DEFAULT_POLICIES.items()
+}
 
 # How many are played at once, and the seconds between two beginnings: what starts together blocks the loop together.
 AT_ONCE, STAGGER = 14, 0.05
