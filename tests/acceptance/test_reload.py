@@ -74,6 +74,7 @@ async def reloaded(site: Site) -> dict[str, Any]:
     return done
 
 
+@pytest.mark.alone
 async def test_accounts_come_go_and_change_while_the_others_work(site: Site) -> None:
     """An account is added, moved to a proxy, renamed and removed, by SIGHUP and the command, and nobody signs in twice.
 
