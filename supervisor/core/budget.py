@@ -23,9 +23,41 @@ class TokenBucket:
         Args:
             now: monotonic time.
         """
-        full_at = max(self.full_at, now) + 1.0 / self.rate
-        wait = full_at - now - self.burst / self.rate
-        return TokenBucket(self.rate, self.burst, full_at), max(0.0, wait)
+        wait = self.due(now)
+        return TokenBucket(self.rate, self.burst, max(self.full_at, now) + 1.0 / self.rate), wait
+
+    def due(self, now: float) -> float:
+        """Seconds until the next token may be taken without a wait.
+
+        Args:
+            now: monotonic time.
+        """
+        return max(0.0, max(self.full_at, now) + 1.0 / self.rate - now - self.burst / self.rate)
+
+    def drained(self, now: float) -> TokenBucket:
+        """The bucket with nothing in it: from now on at most `rate` a second, and no burst."""
+        return TokenBucket(self.rate, self.burst, max(self.full_at, now + (self.burst - 1.0) / self.rate))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `most` in any stretch of so many seconds. `taken` are the last times, oldest first."""
+
+    most: int
+    seconds: float = 1.0
+    taken: tuple[float, ...] = ()
+
+    def due(self, now: float) -> float:
+        """Seconds until the next place is free.
+
+        Args:
+            now: monotonic time.
+        """
+        return max(0.0, self.taken[0] + self.seconds - now) if len(self.taken) == self.most else 0.0
+
+    def take(self, now: float) -> Window:
+        """The window after a place in it was taken."""
+        return Window(self.most, self.seconds, (*self.taken, now)[-self.most :])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from supervisor.core.classify import is_frozen
-from supervisor.core.failure import Failure, Kind, Remedy, Result, Scope, Source
+from supervisor.core.failure import Failure, Kind, Level, Remedy, Result, Row, Scope, Source
 
 
 class Category(StrEnum):
@@ -20,15 +20,6 @@ class Category(StrEnum):
 
     RETRYABLE = "retryable"
     NON_RETRYABLE = "non_retryable"
-    FATAL = "fatal"
-
-
-class Level(StrEnum):
-    """How loudly a person is told."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
     FATAL = "fatal"
 
 
@@ -77,7 +68,7 @@ _TABLE: Final = (
     Code(1011, "login_needed", _N, _ERROR, "Nobody is signed in on this account, and signing in needs a person.",
          "tg-supervisor login NAME"),
     Code(1012, "token_refused", _F, _FATAL, "Telegram refuses the bot's token.",
-         "Get the present token from @BotFather, put it where the configuration reads it, and restart or reload."),
+         "Get the present token from @BotFather, put it where the configuration reads it, then: tg-supervisor reload"),
     Code(1013, "account_banned", _F, _FATAL, "Telegram has banned or deleted this account.",
          "Nothing can be done here. An appeal: https://telegram.org/support"),
     Code(1014, "key_duplicated", _N, _ERROR, "The session was used from two places at once; Telegram has killed its key.",
@@ -130,6 +121,10 @@ _TABLE: Final = (
          "Use a tg-supervisor of the daemon's own version."),
     Code(3012, "wrong_method", _N, _INFO, "The command exists, but not for this HTTP method.", "Mend the request."),
     Code(3013, "unknown_account", _N, _INFO, "No account is called so.", "tg-supervisor status lists them."),
+    Code(3014, "unknown_proxy", _N, _INFO, "The account may not use this proxy.",
+         "Name one that its proxy key names, or add it there: tg-supervisor check lists them."),
+    Code(3015, "token_missing", _N, _INFO, "The dashboard was asked without its token, or with a wrong one.",
+         "Give the token of [dashboard], else that of dashboard.token in state_dir."),
     # --- 4xxx: network and proxies --------------------------------------------------------------------
     Code(4001, "connection_failed", _R, _WARNING, "No connection to Telegram could be made.",
          "Nothing: it is tried again. If it stays, check this machine's network and DNS, and [telegram.server] if set."),
@@ -137,10 +132,16 @@ _TABLE: Final = (
          "Nothing: it is made again. If it happens often, check this machine's network."),
     Code(4003, "link_silent", _R, _WARNING, "Nothing came over the link any more.",
          "Nothing: it is made again. If it stays, check the network or the proxy."),
+    Code(4004, "flapping", _R, _ERROR, "The connection does not last: it is made and lost again and again.",
+         "Check the network or the proxy: tg-supervisor log --account NAME shows what each loss was."),
+    Code(4005, "unreachable", _R, _ERROR, "Telegram cannot be reached on any path.",
+         "Nothing: it is tried until it works. Check this machine's network, and whether Telegram itself is down."),
     Code(4010, "proxy_failed", _R, _WARNING, "The proxy refused, failed or fell silent.",
          "Nothing if there are others in its pool. If it stays, replace it: tg-supervisor stats shows the worst."),
     Code(4011, "proxy_refused_us", _N, _ERROR, "The proxy refuses the user or password.",
          "Mend its url in the configuration; many proxies ban a client that keeps trying."),
+    Code(4012, "no_other_path", _N, _INFO, "The account has no other proxy that works; it stays where it is.",
+         "Give it a pool, or mend the proxies that are broken: tg-supervisor status lists them."),
     # --- 5xxx: the supervisor and a bot's own code ----------------------------------------------------
     Code(5001, "code_failed", _R, _WARNING, "The bot's own code raised an exception.",
          "Mend it: tg-supervisor log --account NAME --json shows the traceback."),
@@ -152,6 +153,10 @@ _TABLE: Final = (
          "Run what the record names in a thread: await asyncio.to_thread(…)"),
     Code(5005, "handler_stuck", _R, _ERROR, "Handlers do not come to an end, and updates wait behind them.",
          "Mend what the record names: bound what it waits for."),
+    Code(5006, "notify_failed", _N, _WARNING, "A notification could not be sent.",
+         "Mend the sink in [notify], then: tg-supervisor notify test"),
+    Code(5007, "out_of_files", _N, _ERROR, "This process may open no more files, and each account needs one.",
+         "Raise LimitNOFILE= (systemd) or the hard limit of ulimit -n, and start the daemon again."),
     Code(5010, "suspended", _R, _ERROR, "The account is suspended: every try has failed so far.",
          "Nothing at first: it is tried again by itself. tg-supervisor retry NAME tries now."),
     Code(5011, "account_unavailable", _R, _WARNING, "The account is not online, or will not be in time.",
@@ -180,13 +185,25 @@ def code_of(failure: Failure, result: Result | None = None) -> Code:
         failure: what was classified.
         result: what came of it, where that says more: an account that needs a person, or was suspended.
     """
-    if result in _RESULTS:
+    if result in _RESULTS and failure.error_id not in _SAYS_MORE:
         return NAMES[_RESULTS[result]]
     name = _IDS.get(failure.error_id or "") or _NAMED[failure.evidence.source](failure)
     return NAMES[name]
 
 
+def code_of_row(row: Row) -> Code:
+    """The number of a row of the log, as far as what is kept of it tells."""
+    if row.code:
+        return CODES[row.code]
+    if row.outcome in _RESULTS and row.error_id not in _SAYS_MORE:
+        return NAMES[_RESULTS[row.outcome]]
+    is_final = row.outcome is Result.FAILED and row.scope is Scope.ACCOUNT
+    return NAMES[_IDS.get(row.error_id or "") or ("account_refused" if is_final else _KINDS[row.kind])]
+
+
 _RESULTS: Final = {Result.NEEDS_LOGIN: "login_needed", Result.SUSPENDED: "suspended"}
+# What says more than that the account is suspended.
+_SAYS_MORE: Final = frozenset({"SIGN_IN_BUDGET", "FLAPPING", "OUT_OF_FILES"})
 
 _IDS: Final = {
     "SLOWMODE_WAIT_X": "slow_mode",
@@ -210,6 +227,8 @@ _IDS: Final = {
     "SESSION_INVALID": "session_unreadable",
     "LOOP_STALLED": "loop_stalled",
     "HANDLER_STUCK": "handler_stuck",
+    "OUT_OF_FILES": "out_of_files",
+    "FLAPPING": "flapping",
 }
 _KINDS: Final = {
     Kind.FLOOD_WAIT: "flood_wait",
@@ -224,7 +243,7 @@ _KINDS: Final = {
     Kind.ALREADY_DONE: "already_done",
 }
 _TRANSPORT: Final = {-404: "key_unknown", -429: "transport_flood", -444: "wrong_datacenter"}
-_STEPS: Final = {"callback": "callback_failed", "driver": "internal"}
+_STEPS: Final = {"callback": "callback_failed", "driver": "internal", "notify": "notify_failed"}
 
 
 def _rpc(failure: Failure) -> str:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervisor.core.failure import Action, Decision, Failure, Kind, Policy, Remedy, Result, Scope, Source
+from supervisor.core.failure import (
+    Action,
+    Decision,
+    Evidence,
+    Failure,
+    Kind,
+    Policy,
+    Remedy,
+    Result,
+    Scope,
+    Source,
+)
 from supervisor.core.incident import Incident
 
 # The first of these in an incident starts at once (PRODUCT "Delays").
@@ -18,8 +29,8 @@ _AT_ONCE = frozenset({Action.RECONNECT, Action.ROTATE_PROXY, Action.RELOGIN})
 # before the key is given up (TDLib).
 KEY_NOT_FOUND, KEY_LOST_AFTER = -404, 3
 
-# How often an incident may come back with its first action still starting at once.
-FLAPS = 5
+# Telegram's 4-byte code for too many connections from one address.
+TRANSPORT_FLOOD = -429
 
 # Up to this many seconds are added to a wait that Telegram demanded, so that nothing leaves a moment early.
 FLOOD_MARGIN = 1.0
@@ -123,10 +134,13 @@ def _delay(failure: Failure, incident: Incident, policy: Policy, jitter: float) 
     if failure.action not in _AT_ONCE:
         return backoff(policy, failed, jitter)
     if not incident.spent(failure.kind):
-        # A few resets in a row must not cost their calls seconds; a link that never lasts is damped.
-        flaps = incident.reopenings - FLAPS
-        return backoff(policy, flaps - 1, jitter) if flaps > 0 else 0.0
+        return 0.0
     return backoff(policy, max(failed - 1, 0), jitter)
+
+
+def is_limit(evidence: Evidence) -> bool:
+    """Whether Telegram says that too many connections come this way: that slows the path, not the account."""
+    return evidence.source is Source.TRANSPORT and evidence.code == TRANSPORT_FLOOD
 
 
 def needs_proof(failure: Failure) -> bool:

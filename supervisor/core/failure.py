@@ -98,6 +98,15 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+class Level(StrEnum):
+    """How loudly a person is told."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    FATAL = "fatal"
+
+
 class Source(StrEnum):
     """Where a piece of evidence comes from; it decides how the evidence is read."""
 
@@ -202,7 +211,11 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the recovery log. `at` is a Unix time; `duration` and `delay` are seconds."""
+    """One row of the recovery log. `at` is a Unix time; `duration` and `delay` are seconds.
+
+    `code` is its number (core/codes.py), which notifications are chosen by, `of` the cap that `attempt` is held against.
+    Neither is kept: they are 0 of a row that was read.
+    """
 
     at: float
     account: str | None
@@ -223,3 +236,5 @@ class Row:
     traceback: str | None = None
     context: tuple[tuple[str, str], ...] = field(default=())
     count: int = 1
+    code: int = field(default=0, compare=False)
+    of: int = field(default=0, compare=False)

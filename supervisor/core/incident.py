@@ -23,7 +23,6 @@ class Incident:
     opened_at: float
     began: float
     failures: int = 0
-    reopenings: int = 0
     attempts: dict[Kind, int] = field(default_factory=dict)
     backoff: dict[Kind, int] = field(default_factory=dict)
     last_action: Action | None = None
@@ -68,7 +67,6 @@ class Incident:
             opened_at=now,
             began=mono,
             last_action=None,
-            reopenings=self.reopenings + 1,
         )
 
 

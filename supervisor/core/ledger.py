@@ -38,10 +38,15 @@ class Flood:
 
     def remaining(self, now: float) -> float:
         """Seconds that are left at Unix time `now`; all of them where the clock went back behind `seen_at`."""
-        if now < self.seen_at:
-            return self.seconds
-        # Subtracted in this order no rounding of the large Unix times can make it more than `seconds`.
-        return max(0.0, self.seconds - (now - self.seen_at))
+        return left(self.seen_at, self.seconds, now)
+
+
+def left(told_at: float, seconds: float, now: float) -> float:
+    """Seconds that are left, at Unix time `now`, of a wait that began at another; all where the clock went back behind it."""
+    if now < told_at:
+        return seconds
+    # Subtracted in this order no rounding of the large Unix times can make it more than `seconds`.
+    return max(0.0, seconds - (now - told_at))
 
 
 _Key = tuple[str, str | None]

@@ -3,6 +3,7 @@
     starting ──proved──> online ──failure──> recovering ──proved──> online
         └──failure──> recovering ──cap──> suspended ──half-open probe proved──> online
                           ├──auth, cap──> failed | needs_login      (until a person acts)
+    online ──failure, the sixth in ten minutes──> suspended
     any ──pause──> paused ──resume──> starting          any ──stop──> stopped
 
 `account` performs the effects and feeds back what came of them. An event that a state does not know
@@ -16,6 +17,29 @@ from dataclasses import dataclass, replace
 
 from supervisor.core import incident as incidents
 from supervisor.core.decide import backoff, for_incident, needs_proof
+from supervisor.core.events import (
+    Attempt,
+    AwaitPath,
+    CloseLink,
+    Delay,
+    DelayOver,
+    Effect,
+    Event,
+    Excused,
+    Failed,
+    GiveUp,
+    HoldCalls,
+    Log,
+    PathBack,
+    Pause,
+    Proved,
+    RefuseCalls,
+    ReleaseCalls,
+    Retry,
+    Rotate,
+    Start,
+    Stop,
+)
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
@@ -28,7 +52,10 @@ from supervisor.core.failure import (
     State,
 )
 from supervisor.core.incident import Incident
+from supervisor.core.outage import TOGETHER
 
+# What the record calls an account that is suspended because its link does not last.
+FLAPPING = "FLAPPING"
 # PRODUCT "Incidents and caps": a half-open probe after 60 s, doubling to 300 s.
 HALF_OPEN = Policy(Action.RECONNECT, 0, 60.0, 300.0, 0.25)
 
@@ -54,11 +81,18 @@ class Rules:
     policies: Mapping[Kind, Policy]
     stable_after: float = 60.0
     can_relogin: bool = True  # a bot signs in by its token; a user needs a person
+    flap_limit: int = 5  # how many losses of its link in `flap_window` seconds are no reason to damp it
+    flap_window: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """The state of one account. `probes` counts the half-open probes that failed in a row."""
+    """The state of one account.
+
+    `retry_at` is when the present delay, of `delay` seconds, is over; `probes` counts the half-open probes that failed
+    in a row; `losses` are the monotonic times at which it lost links of late, and `doubtful` says that the last of them
+    may turn out to be its path's.
+    """
 
     rules: Rules = Rules(DEFAULT_POLICIES)
     state: State = State.STOPPED
@@ -69,131 +103,12 @@ class Life:
     next_action: Action = Action.RECONNECT
     verify: bool = False
     retry_at: float | None = None
-    probes: int = 0
-
-
-# --- events -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Bring the account online."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proved:
-    """An RPC was answered on the present link, over this path; `by` what, if not by the action ordered."""
-
-    path: str
-    by: Action | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Something failed whose scope is wider than one call.
-
-    `path_broken`: the path was asked and does not answer either. `elsewhere`: the account has another
-    path that it may use.
-    """
-
-    failure: Failure
-    path_broken: bool = False
-    elsewhere: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DelayOver:
-    """The delay before the next action has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class PathBack:
-    """The broken path answers again, or (`elsewhere`) another that the account may use does."""
-
-    elsewhere: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A person wants the account offline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """A person wants it tried now (also: resume)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The daemon stops, or the account was removed."""
-
-
-Event = Start | Proved | Failed | DelayOver | PathBack | Pause | Retry | Stop
-
-# --- effects ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Perform one recovery action; its end is told as Proved or Failed."""
-
-    action: Action
-    verify: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """Tell DelayOver after so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitPath:
-    """Tell PathBack when the broken path answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseLink:
-    """Nothing of this account stays on the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class HoldCalls:
-    """Calls wait for the next link."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseCalls:
-    """Held calls go out, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefuseCalls:
-    """Calls fail at once with AccountUnavailable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A row for the recovery log; `failure` None closes the incident as recovered."""
-
-    incident: Incident
-    result: Result
-    action: Action
-    failure: Failure | None = None
-    attempt: int = 0
     delay: float = 0.0
-    duration: float | None = None
+    probes: int = 0
+    losses: tuple[float, ...] = ()
+    doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The incident is over by a person's word: it has neither recovered nor failed."""
-
-    incident: Incident
-
-
-Effect = Attempt | Delay | AwaitPath | CloseLink | HoldCalls | ReleaseCalls | RefuseCalls | Log | GiveUp
 Step = tuple[Life, tuple[Effect, ...]]
 
 # --- transitions --------------------------------------------------------------------------------------
@@ -208,6 +123,18 @@ def _start(life: Life, _event: Event, moment: Moment) -> Step:
     return life, (HoldCalls(), Attempt(Action.RECONNECT))
 
 
+def _go_on(life: Life, _event: Event, _moment: Moment) -> Step:
+    """An earlier run left it waiting for a time (`standing`): before that nothing is tried."""
+    door = HoldCalls() if life.state is State.RECOVERING else RefuseCalls()
+    then = Attempt(life.next_action) if life.retry_at is None else Delay(life.delay)
+    return life, (door, then)
+
+
+def _stay(life: Life, _event: Event, _moment: Moment) -> Step:
+    """An earlier run left it so, and only a person changes that."""
+    return life, (RefuseCalls(),)
+
+
 def _proved(life: Life, event: Event, moment: Moment) -> Step:
     assert isinstance(event, Proved)
     effects: list[Effect] = []
@@ -219,7 +146,7 @@ def _proved(life: Life, event: Event, moment: Moment) -> Step:
         effects.append(Log(current, Result.RECOVERED, action, duration=duration))
     life = _enter(life, State.ONLINE, moment)
     life = replace(life, path=event.path, incident=current, retry_at=None, probes=0, verify=False)
-    return life, (*effects, ReleaseCalls())
+    return replace(life, doubtful=False), (*effects, ReleaseCalls())
 
 
 def _current_incident(life: Life, failure: Failure, moment: Moment) -> Incident:
@@ -237,7 +164,13 @@ def _lost(life: Life, event: Event, moment: Moment) -> Step:
     """A failure while online: the link was lost, or a call met a failure wider than itself."""
     assert isinstance(event, Failed)
     incident = _current_incident(life, event.failure, moment).seen()
-    return _act(replace(life, incident=incident), event, moment)
+    life = replace(life, incident=incident)
+    if not event.path_broken and not needs_proof(event.failure):  # a link that may still be good is not lost
+        recent = [at for at in life.losses if moment.mono - at < life.rules.flap_window]
+        life = replace(life, losses=(*recent, moment.mono), doubtful=True)
+        if len(life.losses) > life.rules.flap_limit:
+            return _flaps(life, event, moment)
+    return _act(life, event, moment)
 
 
 def _attempt_failed(life: Life, event: Event, moment: Moment) -> Step:
@@ -246,6 +179,27 @@ def _attempt_failed(life: Life, event: Event, moment: Moment) -> Step:
     if not event.path_broken and incident.spent(event.failure.kind):
         incident = incident.delayed(event.failure.kind)
     return _act(replace(life, incident=incident), event, moment)
+
+
+def _flaps(life: Life, event: Failed, moment: Moment) -> Step:
+    """It comes and goes: what would be tried anew at once is suspended instead, longer with each loss too many."""
+    acted, effects = _act(life, event, moment)
+    if acted.state is not State.RECOVERING:  # worse has come of it
+        return acted, effects
+    rules, failure, n = life.rules, event.failure, len(life.losses)
+    said = f"flapping: {n} losses in {_span(rules.flap_window)}, pauses left out: {failure.evidence.message}"
+    failure = replace(
+        failure, error_id=FLAPPING, evidence=replace(failure.evidence, message=said, error_id=None)
+    )
+    excess = n - rules.flap_limit - 1
+    delay = max(acted.delay, backoff(HALF_OPEN, excess, moment.jitter))
+    decision = Decision(Remedy.FAIL, delay, 0, 0, Result.SUSPENDED)
+    life = replace(life, last_failure=failure, probes=excess)
+    return _suspend(life, replace(event, failure=failure), decision, moment)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds > 60 and seconds % 60 == 0 else f"{seconds:g} s"
 
 
 def _act(life: Life, event: Failed, moment: Moment) -> Step:
@@ -279,21 +233,25 @@ def _carry_on(life: Life, event: Failed, decision: Decision, moment: Moment) -> 
         action = Action.ROTATE_PROXY
     if event.path_broken:
         incident = replace(incident, attempts={})  # what was tried on a broken path is not held against it
+        if life.doubtful:  # nor is it that the path broke
+            life = replace(life, losses=life.losses[:-1], doubtful=False)
     incident = incident.acted(failure.kind, action, counted=not event.path_broken)
     waiting = event.path_broken and not moving
+    delay = event.retry_in if waiting else decision.delay
     life = replace(
         _enter(life, State.RECOVERING, moment),
         incident=incident,
         next_action=action,
         verify=decision.verify,
-        retry_at=moment.now + decision.delay if decision.delay else None,
+        retry_at=moment.now + delay if delay else None,
+        delay=decision.delay,
     )
-    log = Log(incident, Result.RETRYING, action, failure, decision.attempt, decision.delay)
+    log = Log(incident, Result.RETRYING, action, failure, decision.attempt, delay, of=decision.of)
     then: Effect
     if waiting:
         then = AwaitPath()
-    elif decision.delay:
-        then = Delay(decision.delay)
+    elif delay:
+        then = Delay(delay)
     else:
         then = Attempt(action, decision.verify)
     close = () if decision.verify else (CloseLink(),)
@@ -308,12 +266,14 @@ def _suspend(life: Life, event: Failed, decision: Decision, moment: Moment) -> S
     life = replace(
         _enter(life, State.SUSPENDED, moment),
         retry_at=moment.now + delay,
+        delay=delay,
+        losses=tuple(at + delay for at in life.losses),  # a pause is no time in which it has lasted
         probes=life.probes + 1,
         next_action=event.failure.action if event.failure.action is not Action.FAIL else Action.RECONNECT,
         verify=False,
     )
     action = incident.last_action or Action.FAIL
-    log = Log(incident, Result.SUSPENDED, action, event.failure, decision.attempt, delay)
+    log = Log(incident, Result.SUSPENDED, action, event.failure, decision.attempt, delay, of=decision.of)
     return life, (log, CloseLink(), RefuseCalls(), Delay(delay))
 
 
@@ -362,7 +322,36 @@ def _retry(life: Life, _event: Event, moment: Moment) -> Step:
     incident = life.incident
     if incident is not None and incident.is_open:
         incident = replace(incident, attempts={})
-    return _start(replace(life, incident=incident), _event, moment)
+    return _start(replace(life, incident=incident, losses=()), _event, moment)
+
+
+def _rotate(life: Life, event: Event, moment: Moment) -> Step:
+    """It connects anew, there. Nothing has failed, so no incident opens; one that is open has this for its action."""
+    assert isinstance(event, Rotate)
+    incident = life.incident
+    if incident is not None and incident.is_open:
+        incident = replace(incident, last_action=Action.ROTATE_PROXY)
+    life, (hold, attempt) = _retry(replace(life, path=event.path, incident=incident), event, moment)
+    return life, (hold, CloseLink(), attempt)
+
+
+def _moved(life: Life, event: Event, _moment: Moment) -> Step:
+    """It is off, and stays so; whoever brings it back finds it there."""
+    assert isinstance(event, Rotate)
+    return replace(life, path=event.path), ()
+
+
+def _excused(life: Life, _event: Event, moment: Moment) -> Step:
+    incident, failure = life.incident, life.last_failure
+    fresh = incident is not None and moment.mono - incident.began <= TOGETHER
+    if life.state is State.SUSPENDED and fresh and failure is not None and failure.error_id == FLAPPING:
+        # It was damped for this very loss: it goes on as if that were the first.
+        losses = tuple(at - life.delay for at in life.losses[:-1])
+        life = replace(_enter(life, State.RECOVERING, moment), losses=losses, retry_at=None, probes=0)
+        return replace(life, doubtful=False), (HoldCalls(), Attempt(life.next_action))
+    if fresh and incident is not None and life.losses[-1:] == (incident.began,):
+        life = replace(life, losses=life.losses[:-1], doubtful=False)
+    return life, ()
 
 
 def _stop(life: Life, _event: Event, moment: Moment) -> Step:
@@ -389,7 +378,13 @@ TABLE: dict[tuple[State, type], Transition] = {
     **{(state, Retry): _retry for state in (*_OFF, State.SUSPENDED, State.RECOVERING)},
     (State.STARTING, Retry): _ignore,
     (State.ONLINE, Retry): _ignore,
+    **{(state, Rotate): _rotate for state in _LIVE},
+    **{(state, Rotate): _moved for state in _OFF},
+    **{(state, Excused): _excused for state in _LIVE},
     (State.STOPPED, Start): _start,
+    # what an earlier run has left
+    **{(state, Start): _go_on for state in (State.RECOVERING, State.SUSPENDED)},
+    **{(state, Start): _stay for state in (State.PAUSED, State.FAILED, State.NEEDS_LOGIN)},
     # the network
     **{(state, Proved): _proved for state in _LIVE},
     (State.STARTING, Failed): _attempt_failed,
@@ -400,7 +395,7 @@ TABLE: dict[tuple[State, type], Transition] = {
     (State.RECOVERING, PathBack): _path_back,
     (State.SUSPENDED, PathBack): _path_back,
     # news that comes too late to matter: the work it tells of was called off
-    **{(state, event): _ignore for state in _OFF for event in (Proved, Failed, DelayOver, PathBack)},
+    **{(state, event): _ignore for state in _OFF for event in (Proved, Failed, DelayOver, PathBack, Excused)},
     **{
         (state, event): _ignore for state in (State.STARTING, State.ONLINE) for event in (DelayOver, PathBack)
     },

@@ -101,8 +101,11 @@ class Box(Generic[T]):
         """
         if self.pts is None and not self.is_held:
             self.pts = pts - count
-        if self.pts is not None and step(self.pts, pts, count) is Step.OLD:
+        found = step(self.pts, pts, count) if self.pts is not None else Step.GAP
+        if found is Step.OLD:
             return []
+        if found is Step.APPLY and not self._kept and not self.is_held:
+            return self._apply(pts, item)  # as nearly all do
         if len(self._kept) >= KEPT:
             self.stale = True
             return []
@@ -154,7 +157,10 @@ class Box(Generic[T]):
                 break
             del self._kept[0]
             if found is Step.APPLY:
-                if item is not None:
-                    handed.append((item, self.ticket()))
-                self.pts = pts
+                handed += self._apply(pts, item)
+        return handed
+
+    def _apply(self, pts: int, item: T | None) -> list[tuple[T, Ticket]]:
+        handed = [(item, self.ticket())] if item is not None else []
+        self.pts = pts
         return handed

@@ -6,16 +6,37 @@ under a flood wait, a second link of a session, a sign-in too many.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from supervisor.attempts import SIGN_IN
+from supervisor.attempts import PROOF, SIGN_IN
 from supervisor.core.breaker import BROKEN_PATH, REFUSING_PATH, Breaker, Position
 from supervisor.core.budget import SignInBudget, TokenBucket
 from supervisor.core.classify import classify
 from supervisor.core.decide import for_call
+from supervisor.core.events import (
+    Attempt,
+    AwaitPath,
+    CloseLink,
+    Delay,
+    DelayOver,
+    Effect,
+    Event,
+    Failed,
+    GiveUp,
+    HoldCalls,
+    Log,
+    PathBack,
+    Proved,
+    RefuseCalls,
+    ReleaseCalls,
+    Retry,
+    Start,
+    Stop,
+)
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
@@ -30,29 +51,8 @@ from supervisor.core.failure import (
 )
 from supervisor.core.incident import Incident
 from supervisor.core.ledger import SENDING_METHODS, Flood, Ledger, restore
-from supervisor.core.lifecycle import (
-    Attempt,
-    AwaitPath,
-    CloseLink,
-    Delay,
-    DelayOver,
-    Effect,
-    Event,
-    Failed,
-    GiveUp,
-    HoldCalls,
-    Life,
-    Log,
-    Moment,
-    PathBack,
-    Proved,
-    RefuseCalls,
-    ReleaseCalls,
-    Retry,
-    Rules,
-    Start,
-    step,
-)
+from supervisor.core.lifecycle import Life, Moment, Rules, step
+from supervisor.core.standing import Standing, standing, taken_up
 from supervisor.ports import LinkFailed, Recorder, SignIn
 from supervisor.rations import SignInRation, as_failure
 
@@ -278,7 +278,7 @@ class Disk:
     incidents: dict[str, Incident] = field(default_factory=dict)
     floods: dict[tuple[str, str | None], Flood] = field(default_factory=dict)
     sign_ins: list[SignIn] = field(default_factory=list)
-    paused: bool = False
+    standing: Standing | None = None
 
     @property
     def open(self) -> list[Incident]:
@@ -308,44 +308,51 @@ class Account:
         self.telegram, self.disk = Telegram(world), Disk()
         self.signed_in = True
         self.path = candidates[0] if candidates else "direct"
+        self.configured = "as it was"
+        self.saved_wall = 0.0
         self.calls: list[Call] = []
         self.witness: Witness = lambda *_: None
         self.boot()
 
     def boot(self) -> None:
-        """A process begins; `start` brings the account online unless it is paused."""
+        """A process begins; `start` comes next."""
         now, mono = self.world.now(), self.world.monotonic()
         incident = self.disk.open[-1] if self.disk.open else None
         if incident is not None:  # as `assembly` makes it of its row
             began = mono - max(0.0, now - incident.opened_at)
-            incident = replace(incident, began=began, reopenings=0)
-        state = State.PAUSED if self.disk.paused else State.STOPPED
+            incident = replace(incident, began=began)
         rules = Rules(DEFAULT_POLICIES, can_relogin=self.is_bot)
-        self.life = Life(rules, state, path=self.path, incident=incident)
+        self.life = Life(rules, path=self.path, incident=incident)
+        if self.disk.standing is not None:
+            self.life = taken_up(self.life, self.disk.standing, self.configured, now, mono)
         self.ledger = restore(self.disk.floods.values(), now, mono)
         past = [sign_in.at for sign_in in self.disk.sign_ins]
         self.ration = SignInRation(self.name, BUDGET, past, cast("Recorder", self.disk), self.world)
         self.met: Counter[tuple[Source, str | int | None]] = Counter()
         self.work: Work | None = None
         self.link, self.proved = False, False
-        self.door: type[Effect] = RefuseCalls if self.disk.paused else HoldCalls
+        self.door: type[Effect] = HoldCalls
         self.telegram.unknown_key = 0
         self.telegram.is_told_by_the_wall_clock()
         self.calls.clear()
 
     def start(self) -> None:
-        if self.life.state is State.STOPPED:
-            self.tell(Start())
+        self.tell(Start())
 
     # --- events and effects ---------------------------------------------------------------------------
 
     def tell(self, event: Event) -> None:
         before = self.life
         self.life, effects = step(before, event, self.world.moment())
-        self.disk.paused = self.life.state is State.PAUSED
+        if isinstance(event, Start | Stop) or _matters(self.life) != _matters(before):
+            self._save(before if isinstance(event, Stop) else self.life)
         for effect in effects:
             self._perform(effect, event)
         self.witness(self, before, event, effects)
+
+    def _save(self, life: Life) -> None:
+        self.disk.standing = standing(life, self.world.now(), self.world.monotonic(), self.configured)
+        self.saved_wall = self.world.wall_off
 
     def _perform(self, effect: Effect, event: Event) -> None:
         match effect:
@@ -407,6 +414,11 @@ class Account:
         work = self.work
         assert work is not None
         assert isinstance(work.order, Attempt)
+        flooded = self.ledger.remaining(PROOF, None, self.world.monotonic())
+        if flooded > EPSILON:
+            self.link = self.proved = False
+            self.tell(Failed(replace(classify(told_to_wait(flooded, self.path)), wait=flooded)))
+            return
         try:
             if not work.slotted:
                 if work.order.verify and self._still_good():
@@ -431,6 +443,7 @@ class Account:
     def _still_good(self) -> bool:
         if not self.world.paths[self.path].up or not self.link:
             raise LinkFailed(Evidence(Source.SOCKET, "reset", path=self.path))
+        self.telegram.receives(PROOF, None)
         if not self.telegram.revoked:
             return True
         if not self.is_bot:
@@ -456,14 +469,22 @@ class Account:
             source = Source.SOCKET if self.path == "direct" or trouble is not None else Source.PROXY
             raise LinkFailed(Evidence(source, "no answer", path=self.path))
         if trouble is not None:
-            raise LinkFailed(replace(trouble, path=self.path))
+            self._troubled(replace(trouble, path=self.path))
         self.link = True
+        self.telegram.receives(PROOF, None)
         if self.telegram.banned:
             raise LinkFailed(refusal("USER_DEACTIVATED_BAN", self.path))
         if self.signed_in and self.telegram.revoked:
             raise LinkFailed(refusal("AUTH_KEY_UNREGISTERED", self.path))
         if not self.signed_in:
             self._sign_in(flood)
+
+    def _troubled(self, trouble: Evidence) -> None:
+        wait = classify(trouble).wait
+        if trouble.source is Source.RPC and wait is not None:
+            self.telegram.receives(PROOF, None)
+            self.telegram.demands(PROOF, None, wait)
+        raise LinkFailed(trouble)
 
     def _sign_in(self, flood: float | None) -> None:
         path = self.world.paths[self.path]
@@ -483,8 +504,8 @@ class Account:
         if refused is not None:
             return Failed(refused)
         failure = self._met(evidence)
-        if evidence.step == "sign-in" and failure.kind is Kind.FLOOD_WAIT and failure.wait is not None:
-            self._keep(self.ledger.flooded(SIGN_IN, None, failure.wait, *self._clocks))
+        if failure.kind is Kind.FLOOD_WAIT and failure.wait is not None:
+            self._keep(self.ledger.flooded(evidence.method or SIGN_IN, None, failure.wait, *self._clocks))
         if failure.kind not in (Kind.PROXY, Kind.CONNECTION):
             return Failed(failure)
         broken = self.world.paths[self.path].is_broken()
@@ -509,6 +530,9 @@ class Account:
 
     def is_asked_for_proof(self) -> None:
         """After a long silence the driver asks updates.getState."""
+        if self.ledger.remaining(PROOF, None, self.world.monotonic()) > 0:
+            return
+        self.telegram.receives(PROOF, None)
         if self.telegram.banned or self.telegram.revoked:
             error_id = "USER_DEACTIVATED_BAN" if self.telegram.banned else "AUTH_KEY_UNREGISTERED"
             self.tell(Failed(classify(refusal(error_id, self.path))))
@@ -602,6 +626,15 @@ class Account:
     @property
     def _clocks(self) -> tuple[float, float]:
         return self.world.now(), self.world.monotonic()
+
+
+def _matters(life: Life) -> tuple[Any, ...]:
+    return life.state, life.retry_at, life.losses
+
+
+def told_to_wait(seconds: float, path: str) -> Evidence:
+    error_id = f"FLOOD_WAIT_{math.ceil(seconds)}"
+    return Evidence(Source.RPC, error_id, error_id, 420, method=PROOF, path=path)
 
 
 def refusal(error_id: str, path: str) -> Evidence:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.budget import DAY, HOUR, SignInBudget, TokenBucket
+from supervisor.core.budget import DAY, HOUR, SignInBudget, TokenBucket, Window
 
 NOW = 1_700_000_000.0
 
@@ -88,3 +88,31 @@ def test_after_the_wait_the_sign_in_is_allowed() -> None:
     wait = SignInBudget(3, 10).wait(past, NOW)
     assert SignInBudget(3, 10).wait(past, NOW + wait) == 0.0
     assert SignInBudget(3, 10).wait(past, NOW + wait - 1) == 1.0
+
+
+# --- Emptied buckets and windows ------------------------------------------------------------------------
+
+
+def test_a_drained_bucket_has_no_burst() -> None:
+    """One token at once, and the next at the rate; a bucket that is in debt stays so."""
+    bucket = TokenBucket(rate=10.0, burst=20.0).drained(100.0)
+    waits = []
+    for _ in range(4):
+        bucket, wait = bucket.take(100.0)
+        waits.append(round(wait, 9))
+    assert waits == [0.0, 0.1, 0.2, 0.3]
+    assert bucket.drained(100.0) == bucket
+
+
+@given(gaps=st.lists(st.floats(0.0, 2.0), max_size=60), most=st.integers(1, 5))
+def test_a_window_never_holds_more(gaps: list[float], most: int) -> None:
+    """In any second, however they ask; and whoever waits as told need not wait again."""
+    window, now, sent = Window(most), 50.0, []
+    for gap in gaps:
+        now += gap
+        now += window.due(now)
+        assert window.due(now) <= 1e-9
+        window = window.take(now)
+        sent.append(now)
+    for at in sent:
+        assert sum(at <= other < at + 1.0 - 1e-9 for other in sent) <= most

@@ -9,8 +9,20 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.classify import classify, known_ids, lookup
-from supervisor.core.codes import _IDS, CODES, GROUPS, NAMES, Category, Code, Level, code_of
-from supervisor.core.failure import Evidence, Kind, Override, Remedy, Result, Scope, Source
+from supervisor.core.codes import _IDS, CODES, GROUPS, NAMES, Category, Code, code_of, code_of_row
+from supervisor.core.failure import (
+    Action,
+    Evidence,
+    Failure,
+    Kind,
+    Level,
+    Override,
+    Remedy,
+    Result,
+    Row,
+    Scope,
+    Source,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 # Ids of ours that no row judges: they are made where the account stands, not seen.
@@ -90,6 +102,25 @@ def test_what_came_of_it_may_say_more() -> None:
     assert code_of(failure, Result.NEEDS_LOGIN).name == "login_needed"
     assert code_of(failure, Result.SUSPENDED).name == "suspended"
     assert code_of(failure, Result.RETRYING).name == "session_lost"
+    budget = Evidence(Source.RPC, "the sign-ins are used up", "SIGN_IN_BUDGET")
+    refused = Failure(Kind.AUTH, Scope.ACCOUNT, Remedy.WAIT, budget, "SIGN_IN_BUDGET", 60.0)
+    assert code_of(refused, Result.SUSPENDED).name == "sign_in_budget"
+
+
+def test_a_row_that_was_read_finds_its_number_too() -> None:
+    """As far as what is kept of it tells; one that is new has it."""
+    row = Row(0.0, "bot", "direct", Scope.ACCOUNT, Kind.AUTH, Action.FAIL, Result.FAILED, "x")
+    for changes, name in (
+        ({"code": 1012}, "token_refused"),
+        ({"error_id": "ACCESS_TOKEN_EXPIRED"}, "token_refused"),
+        ({"outcome": Result.NEEDS_LOGIN, "error_id": "SESSION_REVOKED"}, "login_needed"),
+        ({"outcome": Result.SUSPENDED, "kind": Kind.CONNECTION}, "suspended"),
+        ({"outcome": Result.SUSPENDED, "error_id": "SIGN_IN_BUDGET"}, "sign_in_budget"),
+        ({}, "account_refused"),
+        ({"outcome": Result.RETRYING}, "session_lost"),
+        ({"scope": Scope.PATH, "kind": Kind.PROXY}, "proxy_failed"),
+    ):
+        assert code_of_row(replace(row, **changes)).name == name
 
 
 def test_every_known_error_has_a_number() -> None:

@@ -68,7 +68,6 @@ def test_reopened_it_keeps_its_delays_and_forgets_its_caps() -> None:
     incident = before.closed(Result.RECOVERED, 1060.0, 65.0).reopened(1070.0, 75.0)
     assert incident.is_open
     assert (incident.id, incident.failures, incident.backoff) == ("i1", 1, {Kind.CONNECTION: 1})
-    assert incident.reopenings == 1
     assert (incident.attempts, incident.last_action, incident.outcome, incident.ended) == (
         {},
         None,

@@ -16,6 +16,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.core.classify import classify, known_ids
+from supervisor.core.decide import needs_proof
+from supervisor.core.events import (
+    Attempt,
+    AwaitPath,
+    Delay,
+    DelayOver,
+    Effect,
+    Event,
+    Failed,
+    GiveUp,
+    HoldCalls,
+    Log,
+    PathBack,
+    Pause,
+    Proved,
+    RefuseCalls,
+    ReleaseCalls,
+    Retry,
+    Rotate,
+    Start,
+    Stop,
+)
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
@@ -26,31 +48,11 @@ from supervisor.core.failure import (
     Source,
     State,
 )
-from supervisor.core.lifecycle import (
-    Attempt,
-    AwaitPath,
-    Delay,
-    DelayOver,
-    Effect,
-    Event,
-    Failed,
-    GiveUp,
-    HoldCalls,
-    Life,
-    Log,
-    PathBack,
-    Pause,
-    Proved,
-    RefuseCalls,
-    ReleaseCalls,
-    Retry,
-    Start,
-    Stop,
-)
+from supervisor.core.lifecycle import Life
 from tests.core.simulation import DAY, EPSILON, Account, Path, World
 
 AT_ONCE = (Action.RECONNECT, Action.ROTATE_PROXY, Action.RELOGIN)
-FLAPS = 5
+FLAPS, FLAP_WINDOW = 5, 600.0
 OFF = (State.STOPPED, State.PAUSED, State.FAILED, State.NEEDS_LOGIN)
 DOORS = {
     State.STARTING: HoldCalls,
@@ -68,27 +70,64 @@ class Counts:
     incident: str = ""
     spent: Counter[Kind] = field(default_factory=Counter)  # actions in a row that no answered RPC followed
     failed: Counter[Kind] = field(default_factory=Counter)  # failed attempts of the incident
-    reopened: int = 0
     suspensions: int = 0  # in a row
+    losses: list[float] = field(default_factory=list)  # in time that really passes, pauses left out
+    pauses: float = 0.0
+    doubtful: bool = False  # the last loss may be its path's
+    wall: float = 0.0  # how the wall clock went when this was saved
 
     def copy(self) -> Counts:
-        return replace(self, spent=self.spent.copy(), failed=self.failed.copy())
+        return replace(self, spent=self.spent.copy(), failed=self.failed.copy(), losses=self.losses.copy())
+
+    def lost(self, now: float) -> None:
+        """The account has lost a link that it had, by its own fault."""
+        now -= self.pauses
+        self.losses = [at for at in self.losses if now - at < FLAP_WINDOW]
+        self.losses.append(now)
+        self.doubtful = True
 
 
 class Promises:
     """What every step of an account must keep to, by counts of its own. Each failing check has the promise for its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.counts: dict[str, Counts] = defaultdict(Counts)
         self.saved: dict[str, Counts] = defaultdict(Counts)
         self.awaits_path: set[str] = set()
         self.paused: set[str] = set()
 
-    def restarted(self, name: str, *, incident_is_open: bool) -> None:
-        """What was logged outlives the process."""
-        self.counts[name] = self.saved[name].copy() if incident_is_open else Counts()
-        self.counts[name].reopened = self.counts[name].suspensions = 0
+    def restarted(self, account: Account, before: Life, *, same: bool) -> None:
+        """What was logged outlives the process, and so does what an account waited for, unless it is configured otherwise."""
+        name, was = account.name, self.counts[account.name]
+        counts = self.counts[name] = self.saved[name].copy() if account.disk.open else Counts()
+        counts.losses, counts.pauses, counts.doubtful = was.losses if same else [], was.pauses, False
+        if was.wall != self.world.wall_off:  # they are told by a clock that somebody has set
+            ago = self.world.t - counts.pauses - self.world.monotonic()
+            counts.losses = [at + ago for at in account.life.losses]
+        kept = same or before.state is State.PAUSED
+        counts.suspensions = was.suspensions if same and before.state is State.SUSPENDED else 0
         self.awaits_path.discard(name)
+        if before.state in (State.PAUSED, State.FAILED, State.NEEDS_LOGIN, State.SUSPENDED) and kept:
+            self.what_awaits_a_person_or_a_time_still_does(account, before)
+        if same and before.retry_at is not None and before.delay:
+            self.no_delay_is_cut_short_or_drawn_out(account, before)
+
+    @staticmethod
+    def what_awaits_a_person_or_a_time_still_does(account: Account, before: Life) -> None:
+        life = account.life
+        assert (life.state, life.since) == (before.state, before.since), f"{account.name} is {life.state}"
+        assert before.state is State.SUSPENDED or account.work is None, f"{account.name} is tried"
+
+    def no_delay_is_cut_short_or_drawn_out(self, account: Account, before: Life) -> None:
+        """By the wall clock, the only one that goes on."""
+        assert before.retry_at is not None
+        left, work = before.retry_at - self.world.now(), account.work
+        left = min(left, before.delay)  # all of it where the clock went back behind its beginning
+        if left <= EPSILON or work is None or before.state in OFF:
+            return
+        assert isinstance(work.order, Delay), f"{account.name} is tried {left:.3f} s early"
+        assert abs(work.due - self.world.t - left) < EPSILON, f"{account.name} waits {work.order.seconds} s"
 
     def witness(self, account: Account, before: Life, event: Event, effects: tuple[Effect, ...]) -> None:
         """See one step of an account."""
@@ -96,12 +135,16 @@ class Promises:
         self.only_a_person_ends_failed_and_needs_login(before, event, life)
         self.only_a_person_ends_a_pause(account.name, event, life)
         self.while_its_path_is_broken_it_does_not_try(account.name, before, event, effects)
-        if isinstance(event, Proved | Retry | Pause | Start) and before.state is not life.state:
+        if isinstance(event, Proved | Retry | Rotate | Pause | Start) and before.state is not life.state:
             counts.suspensions = 0
-        if isinstance(event, Proved | Retry) and effects:
+        if isinstance(event, Proved | Retry | Rotate) and effects:
             counts.spent.clear()
+            counts.doubtful = False
+        if isinstance(event, Retry | Rotate) and effects:
+            counts.losses.clear()
         if isinstance(event, Failed) and before.state not in OFF:
             self._failed(counts, before, event, effects, life)
+        counts.wall = account.saved_wall
         if any(isinstance(effect, Log | GiveUp) for effect in effects):
             self.saved[account.name] = counts.copy()
 
@@ -111,36 +154,55 @@ class Promises:
         (log,) = (effect for effect in effects if isinstance(effect, Log))
         kind = event.failure.kind
         if log.incident.id != counts.incident:
-            counts.incident, counts.reopened = log.incident.id, 0
+            counts.incident = log.incident.id
             counts.spent.clear()
             counts.failed.clear()
         elif before.incident is not None and not before.incident.is_open:
-            counts.reopened += 1
             counts.spent.clear()
         tried = before.state in (State.STARTING, State.RECOVERING) and not event.path_broken
         if tried and counts.spent[kind]:
             counts.failed[kind] += 1
         delay = next((effect.seconds for effect in effects if isinstance(effect, Delay)), 0.0)
+        flaps = self._flaps(counts, before, event)
         if kind is Kind.AUTH and event.failure.remedy is Remedy.WAIT:
             self.a_rationed_sign_in_is_waited_for(event, log, delay)
         if log.result is Result.SUSPENDED:
-            self.a_suspended_account_is_probed_after_60_to_300_s(counts, event, delay)
-            self.nobody_gives_up_before_the_cap(counts, before, event)
+            if flaps:
+                self.who_flaps_longer_pauses_longer(counts, log)
+            else:
+                self.nobody_gives_up_before_the_cap(counts, before, event)
+            self.a_suspended_account_is_probed_after_60_to_300_s(counts, event, delay, flaps=flaps)
             counts.suspensions += 1
+            counts.pauses += delay
         elif log.result is Result.RETRYING and event.path_broken:
             counts.spent.clear()
             self.a_broken_path_costs_no_attempt(log)
         elif log.result is Result.RETRYING:
+            assert not flaps, f"{log.incident.id}: {len(counts.losses)} losses, and tried again in {delay} s"
             self.delays_are_within_bounds(counts, event, log, delay)
             counts.spent[kind] += 1
             self.caps_are_never_exceeded(counts, kind, log)
         assert (life.retry_at is None) == (delay == 0.0)
+
+    def _flaps(self, counts: Counts, before: Life, event: Failed) -> bool:
+        """Whether this is a loss too many, as far as that is known."""
+        if before.state is not State.ONLINE:
+            if event.path_broken and before.state is not State.SUSPENDED and counts.doubtful:
+                counts.losses.pop()
+                counts.doubtful = False
+            return False
+        counts.doubtful = False
+        if event.path_broken or needs_proof(event.failure):
+            return False
+        counts.lost(self.world.t)
+        return len(counts.losses) > FLAPS
 
     # --- the promises ---------------------------------------------------------------------------------
 
     @staticmethod
     def only_a_person_ends_failed_and_needs_login(before: Life, event: Event, life: Life) -> None:
         if before.state in (State.FAILED, State.NEEDS_LOGIN) and not isinstance(event, Retry | Pause | Stop):
+            before = replace(before, path=life.path) if isinstance(event, Rotate) else before
             assert life == before, f"{type(event).__name__} ended {before.state}"
 
     def only_a_person_ends_a_pause(self, name: str, event: Event, life: Life) -> None:
@@ -154,7 +216,7 @@ class Promises:
         self, name: str, before: Life, event: Event, effects: tuple[Effect, ...]
     ) -> None:
         probe = isinstance(event, DelayOver) and before.state is State.SUSPENDED
-        if isinstance(event, PathBack | Retry | Start | Pause | Stop) or probe:
+        if isinstance(event, PathBack | Retry | Rotate | Start | Pause | Stop) or probe:
             self.awaits_path.discard(name)
         tries = any(isinstance(effect, Attempt) for effect in effects)
         assert not (tries and name in self.awaits_path), f"{name} tries while its path is broken"
@@ -195,9 +257,20 @@ class Promises:
         )
 
     @staticmethod
-    def a_suspended_account_is_probed_after_60_to_300_s(counts: Counts, event: Failed, delay: float) -> None:
+    def who_flaps_longer_pauses_longer(counts: Counts, log: Log) -> None:
+        assert log.failure is not None
+        n = len(counts.losses)
+        assert f"flapping: {n} losses in 10 minutes" in log.failure.evidence.message
+        counts.suspensions = n - FLAPS - 1
+
+    @staticmethod
+    def a_suspended_account_is_probed_after_60_to_300_s(
+        counts: Counts, event: Failed, delay: float, *, flaps: bool
+    ) -> None:
         least, wait = min(60.0 * 2**counts.suspensions, 300.0), event.failure.wait
-        if wait is None:
+        if wait is None and flaps:  # what would have been waited for without that may be longer
+            assert least <= delay <= 1.25 * 300.0, f"{len(counts.losses)} losses, a pause of {delay} s"
+        elif wait is None:
             assert least <= delay <= 1.25 * least, f"probe {counts.suspensions} after {delay} s"
         else:
             assert wait <= delay <= max(wait + 1.0, 1.25 * 300.0), f"{delay} s for a wait of {wait} s"
@@ -208,13 +281,13 @@ class Promises:
         unnamed = failure.kind is Kind.FLOOD_WAIT and failure.wait is None  # "limited without a number"
         kind = Kind.RATE_LIMIT if unnamed else failure.kind
         policy = DEFAULT_POLICIES.get(kind, DEFAULT_POLICIES[Kind.UNKNOWN])
-        failed, flaps = counts.failed[failure.kind], counts.reopened - FLAPS
+        failed = counts.failed[failure.kind]
         assert delay == log.delay
         if failure.wait is not None:
             assert failure.wait <= delay <= failure.wait + 1.0, f"{delay} s for a wait of {failure.wait} s"
             return
         if failure.action in AT_ONCE and not counts.spent[failure.kind]:
-            least = policy.base_delay * 2 ** (flaps - 1) if flaps > 0 else 0.0
+            least = 0.0
         else:
             least = policy.base_delay * 2 ** max(failed - (failure.action in AT_ONCE), 0)
             assert delay > 0.0, f"{failure}: tried again at once"
@@ -287,7 +360,7 @@ class Fleet(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.world.paths = {name: Path(self.world, name) for name in ("direct", "de1", "nl3")}
-        self.promises = Promises()
+        self.promises = Promises(self.world)
         self.world.accounts = [
             Account(self.world, "bot", ("de1", "nl3"), is_bot=True),
             Account(self.world, "direct-bot", (), is_bot=True),
@@ -347,13 +420,35 @@ class Fleet(RuleBasedStateMachine):
             elif account.work is not None and isinstance(account.work.order, Delay):
                 self.world.advance(account.work.due - self.world.t + EPSILON)
 
-    @rule(n=which, times=st.integers(2, 9))
-    def a_link_flaps(self, n: int, times: int) -> None:
+    @rule(n=which, times=st.integers(2, 9), apart=st.sampled_from([12.0, 12.0, 70.0, 130.0]))
+    def a_link_flaps(self, n: int, times: int, apart: float) -> None:
         account = self.world.accounts[n]
         for _ in range(times):
             if account.link:
                 account.link_lost(Evidence(Source.SOCKET, "reset"))
+            self.world.advance(apart)
+
+    @rule(name=st.sampled_from(["direct", "de1"]), times=st.integers(2, 9))
+    def a_path_flaps(self, name: str, times: int) -> None:
+        for _ in range(times):
+            self.a_path_breaks(name, refuses=False)
+            self.world.advance(3.0)
+            self.world.paths[name].up = True
             self.world.advance(12.0)
+
+    @rule(n=which, restart=st.booleans(), changed=st.booleans())
+    def an_impatient_person_acts_under_a_flood_wait(self, n: int, restart: bool, changed: bool) -> None:
+        """What Telegram wants not to be asked is not asked sooner for that."""
+        account = self.world.accounts[n]
+        if account.link:
+            account.link_lost(Evidence(Source.SOCKET, "reset"))
+        if account.work is not None and isinstance(account.work.order, Attempt):
+            account.attempt_ends(LONG_FLOOD)
+        if restart:
+            self.restart(killed=True, down=1.0, base=5000.0, changed=n if changed else None)
+        else:
+            account.tell(Retry())
+        self.world.advance(12.0)
 
     @rule(n=which, banned=st.integers(0, 9).map(lambda n: n == 0))
     def a_session_ends(self, n: int, banned: bool) -> None:
@@ -431,29 +526,50 @@ class Fleet(RuleBasedStateMachine):
         self.world.accounts[n].tell(event)
 
     @rule(n=which)
+    def a_person_moves_it(self, n: int) -> None:
+        """As `tg-supervisor rotate` does: to a path that is not known to be broken."""
+        account = self.world.accounts[n]
+        others = [name for name in account.candidates if name != account.path]
+        working = [name for name in others if not self.world.paths[name].broken]
+        if working:
+            account.path = working[0]
+            account.tell(Rotate(working[0]))
+
+    @rule(n=which)
     def a_person_signs_in(self, n: int) -> None:
         account = self.world.accounts[n]
         if not account.is_bot and account.life.state is State.NEEDS_LOGIN:
             account.telegram.revoked = False
             account.tell(Retry())
 
-    @rule(killed=st.booleans(), down=st.floats(0, 4000), base=st.floats(0, 1e6))
-    def the_daemon_restarts(self, killed: bool, down: float, base: float) -> None:
-        self.restart(killed=killed, down=down, base=base)
+    @rule(
+        killed=st.booleans(),
+        down=st.one_of(st.floats(0, 90), st.floats(0, 4000)),
+        base=st.floats(0, 1e6),
+        changed=st.none() | st.none() | which,
+    )
+    def the_daemon_restarts(self, killed: bool, down: float, base: float, changed: int | None) -> None:
+        """Perhaps with another token, or whatever else decides about one account."""
+        self.restart(killed=killed, down=down, base=base, changed=changed)
 
-    def restart(self, *, killed: bool, down: float, base: float) -> None:
+    def restart(self, *, killed: bool, down: float, base: float, changed: int | None = None) -> None:
+        lives = [account.life for account in self.world.accounts]
         for account in self.world.accounts:
             if not killed:
                 account.tell(Stop())
+        if changed is not None:
+            self.world.accounts[changed].configured += " and otherwise"
         self.world.t += down
         self.world.mono_off = base - self.world.t
         self.world.paths.update(
             {name: Path(self.world, name, path.up, path.refuses) for name, path in self.world.paths.items()}
         )
-        for account in self.world.accounts:
+        for n, (account, before) in enumerate(zip(self.world.accounts, lives, strict=True)):
             account.boot()
-            self.promises.restarted(account.name, incident_is_open=bool(account.disk.open))
+            account.witness = lambda *_: None
             account.start()
+            account.witness = self.promises.witness
+            self.promises.restarted(account, before, same=n != changed)
 
     @precondition(lambda self: self.world.t > 0)
     @rule()
