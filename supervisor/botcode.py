@@ -12,12 +12,13 @@ import importlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from supervisor.core.decide import backoff
 from supervisor.core.failure import Action, Policy
 from supervisor.ports import Clock
+from supervisor.waiting import Spawn
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,6 @@ RESTART = Policy(Action.RETRY, 5, 1.0, 60.0)
 CRASHES, WITHIN = 6, 600.0
 
 Main = Callable[[Any], Awaitable[None]]
-Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
 class CodeUnusable(Exception):
@@ -145,16 +145,18 @@ class BotCode:
         self._online = online
         self._crashed = crashed
         self._begun = False
+        self._is_over = False  # it has returned, or was given up: not begun again at the next recovery
         self.task: asyncio.Task[None] | None = None
 
     def start(self, client: Any) -> None:
         """Let it run, from now on; what runs already, or has returned or was given up, is left so."""
         before = self.task
-        if before is None or before.done() or before.cancelling():
+        if not self._is_over and (before is None or before.done() or before.cancelling()):
             self.task = self._spawn(self._run(client, before), "main")
 
     def stop(self) -> None:
         """Cancel `main`; handlers stay, for there is nothing that they could be told."""
+        self._is_over = False
         if self.task is not None:
             self.task.cancel()
 
@@ -165,8 +167,8 @@ class BotCode:
         await keep_running(
             self._code, client, self._account, self._clock, jitter=self._jitter, crashed=self._crashed
         )
-        # What has returned, or was given up, is not begun again at the next recovery.
-        await asyncio.Event().wait()
+        task = asyncio.current_task()
+        self._is_over = task is None or not task.cancelling()  # else `main` has swallowed its cancellation
 
     async def _code(self, client: Any) -> None:
         await self._online()  # a suspension must not use up the restarts of code that only calls

@@ -6,7 +6,6 @@ What was sent and whose session is lost is sent again only where a second sendin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +26,7 @@ from supervisor.core.failure import (
 )
 from supervisor.deadlines import deadline
 from supervisor.errors import DatacenterUnreachable, DeliveredUnseen, OutcomeUnknown
-from supervisor.gate import Gate, Passage
+from supervisor.gate import Gate, Limits, Passage
 from supervisor.journal import Journal
 from supervisor.ports import Clock, Elsewhere, LinkFailed, Queries, RpcFailed, Sender, SessionGone
 
@@ -47,7 +46,7 @@ class _Call(Passage):
     query: Any
     elsewhere: Elsewhere | None = None
     redrawn: bool = False
-    reported: Counter[str | None] = field(default_factory=Counter)
+    reported: dict[str | None, int] = field(default_factory=dict)
     resends: dict[Kind, int] = field(default_factory=dict)
     incident: str | None = None
     began: float = 0.0
@@ -73,6 +72,7 @@ class Calls:
         jitter: Callable[[], float],
         new_id: Callable[[], str],
         report: Callable[[Failure], None],
+        wave: Callable[[str, Failure], float | None] = lambda _path, _failure: None,
     ) -> None:
         """Prepare them; nothing is sent.
 
@@ -88,6 +88,7 @@ class Calls:
             jitter: draws a number from 0 to 1.
             new_id: makes an incident's id.
             report: is told of a failure that reaches further than its call; the gate holds from then on.
+            wave: is told of an answer by its path; gives the seconds to wait where many accounts meet the same.
         """
         self._account = account
         self.gate = gate
@@ -100,6 +101,20 @@ class Calls:
         self._jitter = jitter
         self._new_id = new_id
         self._report = report
+        self._wave = wave
+
+    def reconfigure(
+        self, limits: Limits, policies: Mapping[Kind, Policy], overrides: Mapping[str, Override]
+    ) -> None:
+        """Go by other bounds, policies and judgements from now on.
+
+        Args:
+            limits: the bounds of a call.
+            policies: what may be done about each kind of failure.
+            overrides: the operator's own judgement of error ids.
+        """
+        self.gate.reconfigure(limits)
+        self._policies, self._overrides = policies, overrides
 
     async def call(self, query: Any, elsewhere: Elsewhere | None = None) -> Any:
         """Make a call, through whatever befalls the account meanwhile.
@@ -245,15 +260,17 @@ class Calls:
             self._reaches_further(call, failure, error)
             return
         decision = self._decide(call, failure)
-        if decision.remedy in (Remedy.RAISE, Remedy.FAIL):
+        slowed = self._wave(self._journal.path, failure) if failure.remedy is Remedy.RETRY else None
+        if slowed is None and decision.remedy in (Remedy.RAISE, Remedy.FAIL):
             await self._end(call, failure, decision)
             raise error
         if _is_outcome_unknown(failure) and not self._may_repeat(call.query):
             self._raised(call, failure, decision)
             why = f"Telegram answered {failure.evidence.error_id}, which tells nothing"
             raise OutcomeUnknown(self._account, call.method, why) from error
-        self._resend_later(call, failure, decision)
-        await self._wait(call, failure, decision.delay)
+        if slowed is None:
+            self._resend_later(call, failure, decision)
+        await self._wait(call, failure, decision.delay if slowed is None else slowed)
 
     async def _end(self, call: _Call, failure: Failure, decision: Decision) -> None:
         self._raised(call, failure, decision)
@@ -283,8 +300,8 @@ class Calls:
 
     def _reaches_further(self, call: _Call, failure: Failure, error: Exception) -> None:
         """Leave it to the account; a call that brings the same again and again to a healthy account is wrong itself."""
-        call.reported[failure.error_id] += 1
-        if call.reported[failure.error_id] > max(self._policy(failure).max_retries, 1):
+        times = call.reported[failure.error_id] = call.reported.get(failure.error_id, 0) + 1
+        if times > max(self._policy(failure).max_retries, 1):
             self._raised(call, failure, Decision(Remedy.RAISE, 0.0, 0, 0, Result.RAISED))
             raise error
         self._report(failure)
@@ -351,6 +368,7 @@ class Calls:
             attempt=decision.attempt,
             delay=decision.delay,
             duration=duration,
+            of=decision.of,
         )
 
     def _save_incident(self, call: _Call, result: Result) -> None:

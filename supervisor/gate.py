@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -90,6 +90,15 @@ class Gate:
         self._let = 0  # how many the present one did by now
         self._paced_until = 0.0
         self.ledger = Ledger()
+
+    def reconfigure(self, limits: Limits) -> None:
+        """Go by other bounds from now on; calls that are here already keep what is left of their time.
+
+        Args:
+            limits: the bounds of a call.
+        """
+        self.limits = limits
+        self._departures = deque(self._departures, maxlen=max(1, int(limits.release_rate)))
 
     # --- the account's side ---------------------------------------------------------------------------
 
@@ -269,23 +278,14 @@ class Gate:
 
     # --- waiting --------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def counted(self, passage: Passage, what: str) -> AsyncIterator[None]:
+    def counted(self, passage: Passage, what: str) -> Counted:
         """Count a wait against the call's time; end it when that is used up.
 
         Args:
             passage: the call.
             what: what it waits for, in words: ``was held``.
         """
-        started = self._clock.monotonic()
-        try:
-            async with deadline(max(passage.time_left, 0.0)):
-                yield
-        except TimeoutError:
-            why = f"{passage.method} {what} within {self.limits.call_timeout:g} s (call_timeout)"
-            raise self._refusal(why) from None
-        finally:
-            passage.time_left -= self._clock.monotonic() - started
+        return Counted(self, passage, what)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep so long; a refusal ends it."""
@@ -349,6 +349,34 @@ class Gate:
         if seconds > passage.wait_left:
             raise self._flood_wait(seconds, passage.method)
         return seconds
+
+
+class Counted(deadline):
+    """A wait that counts against a call's time.
+
+    ``async with`` raises AccountUnavailable where that is used up.
+    """
+
+    __slots__ = ("_gate", "_passage", "_what")
+
+    def __init__(self, gate: Gate, passage: Passage, what: str) -> None:
+        """Use `Gate.counted`."""
+        super().__init__(max(passage.time_left, 0.0))
+        self._gate = gate
+        self._passage = passage
+        self._what = what
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Raise AccountUnavailable if the time is used up."""
+        passage, gate = self._passage, self._gate
+        passage.time_left -= self._loop.time() - (self._due - self._seconds)
+        try:
+            await super().__aexit__(kind, error, trace)
+        except TimeoutError:
+            why = f"{passage.method} {self._what} within {gate.limits.call_timeout:g} s (call_timeout)"
+            raise gate.refusal(why) from None
 
 
 def _unanswered(passage: Passage) -> str:

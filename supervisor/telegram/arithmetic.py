@@ -1,4 +1,4 @@
-"""The key exchange's arithmetic: pure functions over gmpy2, and the thread that they run in."""
+"""The key exchange's arithmetic: pure functions over gmpy2, and the threads that they run in."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ import gmpy2
 MARGIN = 1 << (2048 - 64)  # g_a and g_b keep this distance from 0 and from the prime: security guidelines
 MAX_SEEDS = 8  # of the factorisation
 MAX_STEPS = 1 << 19  # of one seed; the factor of a 64-bit pq takes some 2^16
+THREADS = 2
 _BATCH = 1024  # steps between two gcds
 _PAUSE = 1e-5  # seconds; lets the event loop have the GIL
 
 
 @cache
 def workshop() -> ThreadPoolExecutor:
-    """One thread for all exchanges of the process. gmpy2's context belongs to the thread that sets it."""
+    """The threads for all exchanges of the process. gmpy2's context belongs to the thread that sets it.
+
+    Two make twice as many keys as one, for their powers are computed without the GIL; a third would take the loop's core.
+    """
 
     def let_go() -> None:
         gmpy2.get_context().allow_release_gil = True
 
-    return ThreadPoolExecutor(1, thread_name_prefix="key-exchange", initializer=let_go)
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="key-exchange", initializer=let_go)
 
 
 def factorise(pq: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ class Boxes:
         # Until it is known where the account stands its own box keeps everything.
         self._all: dict[int, Box[tuple[Any, Any]]] = {OWN: Box(OWN, is_held=True)}
         self._since: dict[int, int] = {}  # of channels that are not known: when their news begins
-        self.ready: deque[Batch] = deque()
+        self.ready: list[Batch] = []
         self.date = self.since = self._safe_date = 0
         self.seq = self.lost = 0
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from supervisor.core.failure import Evidence
 from supervisor.errors import SupervisorError
-from supervisor.telegram import foreign, media
+from supervisor.telegram import foreign, media, threads
+from supervisor.telegram.dispatcher import dispatcher_class
 from supervisor.telegram.handlers import HandlerWatch
 from supervisor.telegram.queries import new_random_id
 
@@ -87,7 +88,7 @@ class Supervised:
     name: str
     plugins: dict[str, Any] | None
     dispatcher: Any
-    executor: Any
+    _executor: Any  # that somebody set
     me: Any
     get_me: Callable[[], Awaitable[Any]]
 
@@ -103,16 +104,32 @@ class Supervised:
         told: Callable[[Evidence], None],
     ) -> None:
         super().__init__(name, workdir=".", in_memory=True, **options)  # type: ignore[call-arg]
+        self.dispatcher = dispatcher_class()(self)
         self.handler_watch = HandlerWatch(name, self.dispatcher, told)
+        self.updates_watchdog_event = None  # inert, as is who would wait for it
+        self._executor = None
         self.storage = storage
         self.session = CallSession(storage, call)
         self.rnd_id = new_random_id
         self.upload_window = media.Window()
-        cache = type(self.__dict__["message_cache"])
-        self.message_cache = cache(message_cache)
+        self.remember(message_cache)
         self.is_connected = True
         self._bases = tuple(bases)
         self._opening: asyncio.TimerHandle | None = None
+
+    def remember(self, messages: int) -> None:
+        """Remember so many messages from now on; those of before are forgotten."""
+        cache = type(self.__dict__["message_cache"])
+        self.message_cache = cache(messages)
+
+    @property
+    def executor(self) -> Any:
+        """Where handlers that are no coroutines run: threads that all clients share, unless somebody set others."""
+        return self._executor or threads.shared.pool(self)
+
+    @executor.setter
+    def executor(self, value: Any) -> None:
+        self._executor = value
 
     # --- the account drives these -----------------------------------------------------------------
 
@@ -164,11 +181,13 @@ class Supervised:
 
     def remove_handler(self, handler: Any, group: int = 0) -> None:
         """Remove a handler as the library does."""
-        super().remove_handler(self.handler_watch.contained(handler), group)  # type: ignore[misc]
+        super().remove_handler(handler, group)  # type: ignore[misc]
 
     def load_plugins(self) -> None:
         """Load plugins as the library does, looked up from the configuration's directory too."""
-        root = Path(str((self.plugins or {}).get("root", "")).replace(".", "/"))
+        if not self.plugins:
+            return
+        root = Path(str(self.plugins.get("root", "")).replace(".", "/"))
         base = next((b for b in self._bases if (b / root).is_dir()), None)
         with contextlib.chdir(base) if base is not None else contextlib.nullcontext():
             super().load_plugins()  # type: ignore[misc]
@@ -181,7 +200,6 @@ class Supervised:
         """Load plugins and let handlers run. Once in a client's life, when `me` is known."""
         self.load_plugins()
         await self.dispatcher.start()
-        self.handler_watch.started()
         self.is_initialized = True
         self._opening = asyncio.get_running_loop().call_later(HANDLERS_COME, self._open_inbox, 1)
 
@@ -202,14 +220,9 @@ class Supervised:
         self.handler_watch.end()
         if self._opening is not None:
             self._opening.cancel()
-        self.dispatcher.updates_queue.close()
-        workers = list(self.dispatcher.handler_worker_tasks)
-        for _ in workers:
-            self.dispatcher.updates_queue.put_nowait(None)
-        await _finish(workers, HANDLER_GRACE)
-        self.dispatcher.handler_worker_tasks.clear()
+        await _finish(self.dispatcher.end(), HANDLER_GRACE)
         self.dispatcher.groups.clear()
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        threads.shared.leave(self)
 
 
 @functools.cache
@@ -246,7 +259,7 @@ def client_options(
     Raises:
         TypeError: the installed library does not know one of the operator's keys.
     """
-    known = set(inspect.signature(_library_client().__init__).parameters)
+    known = _known_options()
     unknown = sorted(set(options) - known)
     if unknown:
         raise TypeError(f"pyrogram.Client does not know {', '.join(unknown)}")
@@ -258,10 +271,12 @@ def client_options(
     return merged
 
 
-def _library_client() -> Any:
+@functools.cache
+def _known_options() -> frozenset[str]:
+    """The keywords of the installed library's constructor; to ask Python takes longer than to call it."""
     import pyrogram
 
-    return pyrogram.Client
+    return frozenset(inspect.signature(pyrogram.Client.__init__).parameters)
 
 
 def init_connection(client: Any) -> Callable[[Any, int, Any], Any]:

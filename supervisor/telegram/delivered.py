@@ -9,7 +9,7 @@ first one made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from supervisor.ports import LinkFailed, RpcFailed
@@ -39,9 +39,9 @@ class Delivered:
 
     def sending(self, query: Any) -> bool:
         """A query leaves; say whether it did before, and nobody knows what came of that."""
-        random_ids = list(_random_ids(query))
-        again = any(random_id in self._unanswered for random_id in random_ids)
-        for random_id in random_ids:
+        again = False
+        for random_id in _random_ids(query):
+            again = again or random_id in self._unanswered
             _remember(self._unanswered, random_id, query, _UNANSWERED)
         return again
 
@@ -57,6 +57,7 @@ class Delivered:
             self._found.pop(random_id, None)
         if type(answer).__name__ == "UpdateShortSentMessage":
             _remember(self._ids, (OWN, answer.id), None, _IDS)
+            return
         for update in updates_in(answer):
             message: Any = getattr(update, "message", None)
             if getattr(message, "out", False):
@@ -88,7 +89,7 @@ class Delivered:
 
     def find(self, query: Any) -> Any | None:
         """What became of a query that was answered with RANDOM_ID_DUPLICATE, as the updates of its first answer."""
-        random_ids = list(_random_ids(query))
+        random_ids = _random_ids(query)
         if random_ids and all(random_id in self._found for random_id in random_ids):
             return _as_updates([(random_id, self._found.pop(random_id)) for random_id in random_ids])
         alike = [found for found in self._unnamed if _is_alike(found.message, query)]
@@ -111,15 +112,13 @@ def _remember(kept: dict[Any, Any], key: Any, value: Any, most: int) -> None:
         del kept[next(iter(kept))]
 
 
-def _random_ids(query: Any) -> Iterator[int]:
+def _random_ids(query: Any) -> Sequence[int]:
     inner = unwrapped(query)
     given = getattr(inner, "random_id", None)
-    if isinstance(given, int):
-        yield given
-    elif isinstance(given, list):
-        yield from given
-    for media in getattr(inner, "multi_media", None) or ():
-        yield media.random_id
+    if given is not None:
+        return given if isinstance(given, list) else (given,)
+    media = getattr(inner, "multi_media", None)
+    return [one.random_id for one in media] if media else ()
 
 
 def _is_alike(message: Any, query: Any) -> bool:

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from base64 import b64encode
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 from supervisor.core.failure import Evidence, Source
 from supervisor.deadlines import deadline
 from supervisor.ports import LinkFailed
 from supervisor.telegram import evidence
+from supervisor.telegram.slices import Slices
+
+log = logging.getLogger(__name__)
 
 MAX_HTTP_REPLY = 16_384
 MAX_LOGIN = 255  # characters of a SOCKS user name or password (RFC 1929)
 PROXY_SCHEMES = ("socks5", "socks4", "http")
+
+# Dials that begin in one pass of the event loop: a thousand lost links at once would hold up everybody else's calls.
+AT_ONCE = 25
 
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
@@ -83,20 +93,26 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def dial(route: Route, timeout: float) -> socket.socket:
+def nothing(_step: str) -> None:
+    """Take no notice of a step."""
+
+
+async def dial(route: Route, timeout: float, reached: Callable[[str], None] = nothing) -> socket.socket:
     """Connect a TCP socket to the datacenter, through the route's proxy where it has one.
 
     Args:
         route: the way.
         timeout: seconds for each of: TCP including the name lookup, the proxy's handshake.
+        reached: is told of each step that is done: ``dns``, ``tcp``, ``proxy``.
 
     Raises:
         LinkFailed: it cannot be reached; with the evidence.
     """
+    await _turnstile().turn()
     proxy = route.proxy
     if proxy is None:
-        return await _tcp(route, route.host, route.port, timeout)
-    sock = await _tcp(route, proxy.host, proxy.port, timeout)
+        return await _tcp(route, route.host, route.port, timeout, reached)
+    sock = await _tcp(route, proxy.host, proxy.port, timeout, reached)
     try:
         async with deadline(timeout):
             await _handshake(sock, route, proxy, timeout)
@@ -105,6 +121,7 @@ async def dial(route: Route, timeout: float) -> socket.socket:
         if not isinstance(exc, Exception):
             raise
         raise LinkFailed(_refusal(exc, route, proxy, timeout)) from exc
+    reached("proxy")
     return sock
 
 
@@ -119,10 +136,63 @@ def _refusal(exc: Exception, route: Route, proxy: ProxyAddress, timeout: float) 
     return replace(found, cause=(f"{proxy.scheme} proxy {proxy.where}: {said}", *found.cause))
 
 
+class _Turnstile:
+    """Lets `AT_ONCE` dials begin in each pass of the loop, in the order in which they come.
+
+    Only one, while what has come over other links is not read yet: who dials faster than he listens finds all those answers
+    late, asks again, and listens to even less.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._slices = Slices.of(loop)
+        self._passed = 0  # in this pass
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def _is_open(self) -> bool:
+        return self._passed < (1 if self._slices.behind else AT_ONCE)
+
+    async def turn(self) -> None:
+        """Return when it is one's turn: at once, unless many come together."""
+        loop = asyncio.get_running_loop()
+        if self._passed == 0:
+            loop.call_soon(self._next_pass, loop)
+        if self._is_open and not self._waiting:
+            self._passed += 1
+            return
+        waiting = loop.create_future()
+        self._waiting.append(waiting)
+        await waiting
+
+    def _next_pass(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._passed = 0
+        while self._waiting and self._is_open:
+            waiting = self._waiting.popleft()
+            if not waiting.done():  # else called off
+                waiting.set_result(None)
+                self._passed += 1
+        if self._passed:
+            loop.call_soon(self._next_pass, loop)
+
+
+_turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turnstile] = WeakKeyDictionary()
+
+
+def _turnstile() -> _Turnstile:
+    """The one of the running loop."""
+    loop = asyncio.get_running_loop()
+    found = _turnstiles.get(loop)
+    if found is None:
+        found = _turnstiles[loop] = _Turnstile(loop)
+    return found
+
+
 # --- TCP ---------------------------------------------------------------------------------------------------
 
 
-async def _tcp(route: Route, host: str, port: int, timeout: float) -> socket.socket:
+async def _tcp(
+    route: Route, host: str, port: int, timeout: float, reached: Callable[[str], None]
+) -> socket.socket:
     where = about = host_port(host, port)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
@@ -130,8 +200,11 @@ async def _tcp(route: Route, host: str, port: int, timeout: float) -> socket.soc
     try:
         async with deadline(timeout):
             addresses = await _resolve(host, port)
+        reached("dns")
         doing = f"TCP to {where}"
-        return await _first(addresses, end)
+        sock = await _first(addresses, end)
+        reached("tcp")
+        return sock
     except OSError as exc:
         if _is_deadline(exc):
             raise LinkFailed(_timed_out(route, timeout, "dial", doing, exc)) from exc
@@ -167,12 +240,16 @@ async def _first(addresses: list[_Address], end: float) -> socket.socket:
         except OSError as exc:
             exc.__context__ = failed
             failed = exc
-    raise failed or socket.gaierror(socket.EAI_NONAME, "the name has no address")
+    try:
+        raise failed or socket.gaierror(socket.EAI_NONAME, "the name has no address")
+    finally:
+        failed = None  # it knows this frame: the two would keep each other, and what the frames above hold
 
 
 async def _connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        log.debug("dials %s", host_port(*address[:2]))
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

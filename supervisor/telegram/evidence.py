@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import resource
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 from supervisor import frames
 from supervisor.core.failure import Evidence, Source
+from supervisor.core.scrub import scrub
 from supervisor.ports import LinkFailed
 
 MAX_MESSAGE = 600  # characters; an id of Telegram's is at most 64
@@ -89,11 +91,9 @@ def from_exception(
     if isinstance(exc, LinkFailed):
         return exc.evidence
     reading = _read(exc, where, path)
-    if through and reading.source in (Source.SOCKET, Source.SILENCE, Source.CODE):
-        source = reading.source if _is_ours(exc) else Source.PROXY
-        reading = _Reading(
-            source, f"{_proxy(path)}: {reading.message}", code=reading.code, context=reading.context
-        )
+    if through and reading.source in (Source.SOCKET, Source.SILENCE, Source.CODE) and not _is_ours(exc):
+        said = f"{_proxy(path)}: {reading.message}"
+        reading = _Reading(Source.PROXY, said, code=reading.code, context=reading.context)
     return _evidence(reading, exc, step=step, path=path)
 
 
@@ -129,29 +129,6 @@ def _chain(exc: BaseException) -> list[BaseException]:
 def _places(exc: BaseException) -> tuple[str, ...]:
     """Where in the bot's own code it came from, outermost first; of the chain, as near to the first cause as it goes."""
     return next((tuple(places) for link in reversed(_chain(exc)) if (places := frames.of(link))), ())
-
-
-# --- secrets -----------------------------------------------------------------------------------------------
-
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # A URL's user and password, up to the last @ of the word: passwords do hold / and @.
-    (re.compile(r"(?<![\w+.-])([A-Za-z][\w+.-]{0,30}://)[^\s/:@'\"]{0,256}:[^\s'\"]{0,512}@"), r"\1…@"),
-    # A bot's token; what stands before the colon is the bot's public id.
-    (re.compile(r"(?<!\d)(\d{1,20}):[A-Za-z0-9_-]{30,}"), r"\1:…"),
-    # Session strings (362 characters), auth keys as hex (512) or as a number (617), any alphabet of base64.
-    (re.compile(r"(?<![A-Za-z0-9_+/-])[A-Za-z0-9_+/-]{300,}={0,2}"), "…"),
-    # An auth key as Python shows bytes.
-    (re.compile(r"(?:\\x[0-9a-f]{2}[ -\[\]-~]{0,8}?){32,}"), "…"),
-    # +49 1511 2345678
-    (re.compile(r"\+(\d{2})(?:[ ().-]{0,2}\d){4,11}[ ().-]{0,2}(\d)[ ().-]?(\d)(?!\d)"), r"+\1…\2\3"),
-)
-
-
-def scrub(text: str) -> str:
-    """The text without bot tokens, session strings, auth keys, URL passwords and whole phone numbers."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 # --- putting it together -----------------------------------------------------------------------------------
@@ -303,6 +280,11 @@ _WORDS = {
     errno.ENOTCONN: "not connected {}",
     errno.EAFNOSUPPORT: "address family not supported {}",
 }
+OUT_OF_FILES = "OUT_OF_FILES"
+_FILES = {
+    errno.EMFILE: "no more files can be opened: this process may have {} (LimitNOFILE=, ulimit -n)",
+    errno.ENFILE: "no more files can be opened: this machine has as many open as it may (fs.file-max)",
+}
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # nothing to do with any peer
 
 
@@ -316,7 +298,11 @@ def _number(found: object) -> int | None:
 
 
 def _read_os(exc: Any, where: str | None, _path: str) -> _Reading:
-    words = _WORDS.get(_number(exc.errno) or 0)
+    number = _number(exc.errno) or 0
+    if number in _FILES:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return _Reading(Source.CODE, _FILES[number].format(limit), OUT_OF_FILES)
+    words = _WORDS.get(number)
     if words is not None:
         return _Reading(Source.SOCKET, words.format(where or "the peer"))
     if isinstance(exc, ConnectionError):

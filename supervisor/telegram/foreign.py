@@ -52,6 +52,7 @@ class Ways:
         name: the account's name.
         call: makes a call of the account, at home or (with the second argument) elsewhere.
         path: gives the main link's path and its proxy; raises LinkFailed where there is none.
+        turn: waits for a turn in that path's connect budget.
         init_connection: wraps a query into invokeWithLayer and initConnection.
         public_keys: gives the RSA keys that a datacenter may have.
         api_id: the application's.
@@ -62,6 +63,7 @@ class Ways:
     name: str
     call: Callable[..., Awaitable[Any]]
     path: Callable[[], tuple[str, ProxyAddress | None]]
+    turn: Callable[[str], Awaitable[None]]
     init_connection: Callable[[Any, int, Any], Any]
     public_keys: Callable[[], Sequence[PublicKey]]
     api_id: int
@@ -253,6 +255,7 @@ class ForeignLink:
         addresses = await self._owner.addresses(self.dc_id, media=self.is_media)
         host, port = addresses[self._failures % len(addresses)]
         route = Route(path, host, port, proxy)
+        await self._ways.turn(path)
         session, timeout = self.session, self._ways.timings.connect_timeout
         wire = await Wire.dial(
             route, timeout=timeout, on_packet=session.packet_received, on_lost=session.wire_lost

@@ -13,7 +13,6 @@ import inspect
 import logging
 import sys
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,30 +64,9 @@ class HandlerWatch:
         self._dispatcher = dispatcher
         self._told = told
         self._loop = asyncio.get_running_loop()
-        self._copies: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._working: set[_Work] = set()
+        self._working: list[_Work] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ending = False
-
-    def started(self) -> None:
-        """The dispatcher's workers run: name them, and replace one that dies of what a handler does to it."""
-        for number, task in enumerate(self._dispatcher.handler_worker_tasks):
-            self._keep(number, task)
-
-    def _keep(self, number: int, task: asyncio.Task[None]) -> None:
-        task.set_name(f"handlers:{self._account}")
-        task.add_done_callback(functools.partial(self._worker_ended, number))
-
-    def _worker_ended(self, number: int, task: asyncio.Task[None]) -> None:
-        if self._ending or self._loop.is_closed():
-            return
-        log.warning(
-            "%s: a worker was cancelled by the handler that it ran; another takes its place", self._account
-        )
-        dispatcher = self._dispatcher
-        again = self._loop.create_task(dispatcher.handler_worker(dispatcher.locks_list[number]))
-        dispatcher.handler_worker_tasks[number] = again
-        self._keep(number, again)
 
     def end(self) -> None:
         """From now on workers end because they are told to."""
@@ -99,13 +77,12 @@ class HandlerWatch:
     # --- one handler ----------------------------------------------------------------------------------
 
     def contained(self, handler: Any) -> Any:
-        """The copy of a handler that this client runs; the same one for the same handler."""
-        known = self._copies.get(handler)
-        if known is None:
-            known = self._copies[handler] = copy.copy(handler)
-            known.callback = functools.partial(self._call, handler.callback)
-            known.check = functools.partial(self._check, handler.check, handler.callback)
-        return known
+        """A copy of a handler for this client to run; `original` is what it is a copy of."""
+        made = copy.copy(handler)
+        made.original = handler
+        made.callback = functools.partial(self._call, handler.callback)
+        made.check = functools.partial(self._check, handler.check, handler.callback)
+        return made
 
     async def _call(self, callback: Callback, client: Any, *args: Any) -> Any:
         try:
@@ -133,13 +110,13 @@ class HandlerWatch:
     def _at_work(self, callback: Callback) -> Iterator[_Work]:
         """Note a handler for as long as it works."""
         work = _Work(_name(callback), self._loop.time())
-        self._working.add(work)
+        self._working.append(work)
         if self._timer is None:
             self._timer = self._loop.call_later(STUCK_AFTER, self._look)
         try:
             yield work
         finally:
-            self._working.discard(work)
+            self._working.remove(work)
 
     def _failed(self, callback: Callback, error: BaseException) -> None:
         """A handler raised: recorded. That its account stopped is no news of it, and is told elsewhere."""
@@ -169,7 +146,7 @@ class HandlerWatch:
         if not self._working:
             return
         now = self._loop.time()
-        workers = len(self._dispatcher.handler_worker_tasks)
+        workers = self._dispatcher.client.workers
         if len(self._working) >= workers:
             for work in self._working:
                 if not work.told and now - work.since >= STUCK_AFTER:

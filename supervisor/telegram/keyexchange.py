@@ -2,7 +2,7 @@
 
 https://core.telegram.org/mtproto/auth_key and https://core.telegram.org/mtproto/security_guidelines. `KeyExchange`
 does no I/O: packets in, packets out. Its arithmetic (a factorisation, two 2048-bit powers; gmpy2) takes
-some 15 ms, so `create_auth_key` runs it in the one thread of `arithmetic.workshop`, where gmpy2 lets go of the GIL.
+some 15 ms, so `create_auth_key` runs it in the threads of `arithmetic.workshop`, where gmpy2 lets go of the GIL.
 """
 
 from __future__ import annotations

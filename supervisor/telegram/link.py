@@ -38,11 +38,16 @@ from supervisor.telegram.storage import (
 )
 from supervisor.telegram.updates import Updates
 from supervisor.telegram.wire import Wire
+from supervisor.waiting import Spawn
 
 log = logging.getLogger(__name__)
 
 LOGIN_REQUIRED = "LOGIN_REQUIRED"
 UPDATES_STOPPED = "UPDATES_STOPPED"
+
+
+async def _at_once(_path: str) -> None:
+    """Nobody else connects: no turn is waited for."""
 
 
 class TelegramLink:
@@ -73,11 +78,14 @@ class TelegramLink:
 
     # --- life -----------------------------------------------------------------------------------------
 
-    async def prepare(self, call: Callable[..., Awaitable[Any]]) -> None:
+    async def prepare(
+        self, call: Callable[..., Awaitable[Any]], turn: Callable[[str], Awaitable[None]] = _at_once
+    ) -> None:
         """Open the stored session and build the client.
 
         Args:
             call: takes each query that the client makes, and with it the way where it goes to another datacenter.
+            turn: waits for a turn in the connect budget of a path, for connections to other datacenters.
 
         Raises:
             LinkFailed: the session file or string that is to be taken over could not be, or not be stored.
@@ -109,7 +117,22 @@ class TelegramLink:
         self._session = MtprotoSession(
             self._events, self._take_update, clients.init_connection(self._client), spec.timings
         )
-        await self._prepare_foreign(call)
+        await self._prepare_foreign(call, turn)
+
+    def reconfigure(self, spec: LinkSpec) -> None:
+        """Go by another spec from now on: its timings, proxies, `message_cache` and `skip_missed`.
+
+        Args:
+            spec: the same account, with the same credentials, server and options.
+        """
+        before, self._spec = self._spec, spec
+        self._updates.skip = spec.skip_missed
+        if self._session is not None:
+            self._session.timings = spec.timings
+        if self._foreign is not None:
+            self._foreign.ways = replace(self._foreign.ways, timings=spec.timings)
+        if self._client is not None and spec.message_cache != before.message_cache:
+            self._client.remember(spec.message_cache)
 
     async def _take_over(self) -> None:
         """Begin with a copy of an existing session, where one is configured and there is none of ours yet."""
@@ -136,9 +159,17 @@ class TelegramLink:
             self._updates_stopped = False
         self._updates.push(update)
 
-    async def run(self) -> None:
-        """Hand updates to the handlers, and fetch what is missing of them, until cancelled."""
-        await self._updates.run()
+    def begin(self, spawn: Spawn) -> None:
+        """Hand updates to the handlers, and fetch what is missing of them, until `rest`.
+
+        Args:
+            spawn: starts a task of the account's.
+        """
+        self._updates.begin(spawn)
+
+    def rest(self) -> None:
+        """Leave what there is of updates to the next start."""
+        self._updates.rest()
 
     async def shutdown(self) -> None:
         """Stop handlers, connection and storage; within a few seconds whatever they do."""
@@ -162,12 +193,15 @@ class TelegramLink:
 
     # --- other datacenters (foreign.py) ---------------------------------------------------------------
 
-    async def _prepare_foreign(self, call: Callable[..., Awaitable[Any]]) -> None:
+    async def _prepare_foreign(
+        self, call: Callable[..., Awaitable[Any]], turn: Callable[[str], Awaitable[None]]
+    ) -> None:
         spec, server = self._spec, self._spec.server
         ways = Ways(
             name=spec.name,
             call=call,
             path=self._present_path,
+            turn=turn,
             init_connection=clients.init_connection(self._client),
             public_keys=lambda: [server.public_key] if server is not None else telegram_public_keys(),
             api_id=await self._storage.api_id() or spec.api_id,
@@ -194,6 +228,12 @@ class TelegramLink:
         """Who is signed in."""
         user_id: int | None = self._storage.session.user_id
         return user_id
+
+    @property
+    def dc(self) -> int | None:
+        """The datacenter of its session; None before that is read, or made."""
+        session = self._storage.session
+        return session.dc_id if session.auth_key is not None else None
 
     @property
     def is_bot(self) -> bool | None:

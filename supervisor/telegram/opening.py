@@ -32,6 +32,7 @@ class Opening:
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._pong: asyncio.Future[None] = self._loop.create_future()
         self._pings: set[int] = set()
+        self._current: set[int] = set()  # of these, those that were sent since the last refusal
         self._refusals = 0
 
     @property
@@ -51,7 +52,7 @@ class Opening:
             left = begun + seconds - self._loop.time()
             if left <= 0:
                 raise self._failed("greeting", f"no pong in {seconds:g} s")
-            self._pings.add(self._ping())
+            self._greet()
             await self._wait(self._pong, min(GREETING_PING_EVERY, left))
         self._pong.result()
         return self._loop.time() - begun
@@ -82,13 +83,27 @@ class Opening:
         if msg_id in self._pings and self.is_greeting:
             self._pong.set_exception(RpcFailed(code, text, "Ping"))
 
-    def refused(self) -> int | None:
-        """The greeting was refused for a reason that is mended: greet again; how often it was, if that is too often."""
+    def refused(self, msg_id: int) -> int | None:
+        """The greeting was refused for a reason that is mended: greet again; how often it was, if that is too often.
+
+        A ping that left before that was mended says nothing new: a busy event loop may have sent several.
+
+        Args:
+            msg_id: what was refused.
+        """
+        if msg_id in self._pings - self._current:
+            return None
         self._refusals += 1
         if self._refusals > GREETINGS:
             return self._refusals
-        self._pings.add(self._ping())
+        self._current.clear()
+        self._greet()
         return None
+
+    def _greet(self) -> None:
+        msg_id = self._ping()
+        self._pings.add(msg_id)
+        self._current.add(msg_id)
 
     def lost(self, evidence: Evidence) -> None:
         """The wire is gone, and the attempt with it."""

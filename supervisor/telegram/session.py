@@ -109,7 +109,7 @@ class MtprotoSession:
         self._events = events
         self._on_update = on_update
         self._init_connection = init_connection
-        self._timings = timings
+        self.timings = timings
         self._loop = asyncio.get_running_loop()
 
         self._wire: Wire | None = None
@@ -184,7 +184,7 @@ class MtprotoSession:
         self._strays = 0
         opening = self._opening = Opening(route.path, self._ping)
         try:
-            self._round_trip = await opening.greet(self._timings.silence_timeout)
+            self._round_trip = await opening.greet(self.timings.silence_timeout)
             return await self._prove(opening, credentials)
         except RpcFailed as error:
             self._drop_wire()
@@ -258,7 +258,7 @@ class MtprotoSession:
                 first.future.exception()  # where both have failed, the other's failure is the one that is told
 
     async def _proved(self, opening: Opening, first: Pending, credentials: Credentials) -> Greeting:
-        seconds = self._timings.answer_timeout
+        seconds = self.timings.answer_timeout
         config = None
         if not self._initialized:
             config = await opening.answer_to(first, seconds)
@@ -285,8 +285,8 @@ class MtprotoSession:
         self._vigil = Vigil(
             self._wire,
             self._outbox,
-            Pulse(self._timings.silence_timeout, self._round_trip),
-            self._timings.answer_timeout,
+            Pulse(self.timings.silence_timeout, self._round_trip),
+            self.timings.answer_timeout,
             ping=self._ping,
             overdue=self._events.link_overdue,
             silent=self._silent,
@@ -416,20 +416,20 @@ class MtprotoSession:
     def _session_refused(self, msg_id: int, code: int) -> None:
         """No message of this session will be taken any more: its numbers cannot go back."""
         self._renew_session(msg_id)
-        if not self._greets_again(code):
+        if not self._greets_again(msg_id, code):
             self._lost(Source.PROTOCOL, _refusal(code), "session")
 
     def _refused(self, msg_id: int, code: int) -> None:
         """A message was refused unread, for a reason that is mended now."""
         if not self._outbox.refused(msg_id, _refusal(code)):
-            self._greets_again(code)
+            self._greets_again(msg_id, code)
 
-    def _greets_again(self, code: int) -> bool:
+    def _greets_again(self, msg_id: int, code: int) -> bool:
         """Whether it was the greeting that was refused; it is repeated, or given up."""
         opening = self._opening
         if opening is None or not opening.is_greeting:
             return False
-        times = opening.refused()
+        times = opening.refused(msg_id)
         if times is not None:
             message = f"the greeting was refused {times} times: {_refusal(code)}"
             self._lost(Source.PROTOCOL, message, "greeting")

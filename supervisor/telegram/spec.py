@@ -11,7 +11,6 @@ from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkFailed
 from supervisor.telegram.dial import ProxyAddress, Route
 from supervisor.telegram.keyexchange import PublicKey
-from supervisor.telegram.plain import probe
 from supervisor.telegram.session import Timings
 
 DIRECT = "direct"
@@ -87,16 +86,14 @@ def proxy_of(path: str, proxies: Mapping[str, ProxyAddress]) -> ProxyAddress | N
     return proxies[path]
 
 
-async def probe_path(
-    path: str, proxies: Mapping[str, ProxyAddress], server: ServerAddress | None, timeout: float
-) -> None:
-    """Ask whether Telegram answers on a path.
+def home_route(path: str, proxies: Mapping[str, ProxyAddress], server: ServerAddress | None) -> Route:
+    """The way over a path to the datacenter where new sessions begin.
 
     Raises:
-        LinkFailed: it does not.
+        LinkFailed: no proxy has this name.
     """
     if server is not None:
         host, port = server.host, server.port
     else:
         host, port = TELEGRAM_HOST, TELEGRAM_PORT
-    await probe(Route(path, host, port, proxy_of(path, proxies)), timeout=timeout)
+    return Route(path, host, port, proxy_of(path, proxies))

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from supervisor.core.failure import Evidence
@@ -31,6 +32,7 @@ from supervisor.telegram.inbox import Inbox
 from supervisor.telegram.places import OWN, peer_box, place_of, places_in
 from supervisor.telegram.storage import StorageBroken
 from supervisor.telegram.storage.rows import UpdateRow
+from supervisor.waiting import Spawn
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +75,15 @@ class Updates:
         "_not_before",
         "_passed_over",
         "_save_due",
-        "_skip",
+        "_spawn",
         "_storage",
         "_timers",
         "_user",
         "_waiters",
-        "_wake",
+        "_worker",
         "delivered",
         "inbox",
+        "skip",
     )
 
     def __init__(self, name: str, storage: Any, *, skip: bool, failed: Callable[[Evidence], None]) -> None:
@@ -94,14 +97,15 @@ class Updates:
         """
         self._name = name
         self._storage = storage
-        self._skip = skip
+        self.skip = skip
         self._failed = failed
         self._client: Any = None
         self._user: int | None = None  # whose boxes these are
         self._boxes = Boxes()
         self.delivered = Delivered()
         self.inbox = Inbox(self._save_soon)
-        self._wake = asyncio.Event()
+        self._spawn: Spawn | None = None
+        self._worker: asyncio.Task[None] | None = None
         self._fetching: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, int] = {}  # in a row
         self._not_before: dict[int, float] = {}  # on the loop's clock
@@ -170,7 +174,7 @@ class Updates:
         boxes = self._boxes
         if boxes.own.pts is None:
             self._stand_at(state)
-        elif self._skip:
+        elif self.skip:
             self._skip_to(state)
         else:
             boxes.miss(OWN)
@@ -221,19 +225,39 @@ class Updates:
 
     # --- the worker -----------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Fetch what is missing and hand on what is ready, until cancelled."""
+    def begin(self, spawn: Spawn) -> None:
+        """Fetch what is missing and hand on what is ready, in tasks that there are while something is to be done.
+
+        Args:
+            spawn: starts them.
+        """
+        self._spawn = spawn
+        self._wake()
+
+    def rest(self) -> None:
+        """Begin nothing any more, and call off what is under way."""
+        self._spawn = None
+        self._cancel_timers()
+        for task in (self._worker, *self._fetching.values()):
+            if task is not None:
+                task.cancel()
+
+    def _wake(self) -> None:
+        if self._worker is None and self._spawn is not None and self._is_work():
+            self._worker = self._spawn(self._work(), "updates")
+
+    def _is_work(self) -> bool:
+        return bool(self._boxes.ready) or self._save_due or next(self._due(), None) is not None
+
+    async def _work(self) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._wake.wait()
-                    self._wake.clear()
-                    self._fetch(group)
-                    while self._boxes.ready:
-                        await self._hand_on(self._boxes.ready.popleft())
-                    await self._save_if_due()
+            while self._is_work():
+                self._fetch()
+                while self._boxes.ready:
+                    await self._hand_on(self._boxes.ready.pop(0))
+                await self._save_if_due()
         finally:
-            self._cancel_timers()
+            self._worker = None
 
     async def close(self) -> None:
         """Store how far the handlers have finished."""
@@ -269,18 +293,22 @@ class Updates:
 
     # --- differences ----------------------------------------------------------------------------------
 
-    def _fetch(self, group: asyncio.TaskGroup) -> None:
-        """Ask for the differences that are due, a few at a time."""
+    def _due(self) -> Iterator[Box[tuple[Any, Any]]]:
+        """The boxes that a difference is to be asked for now, as far as more may be asked for at once."""
+        if len(self._fetching) >= AT_ONCE:
+            return
         now = asyncio.get_running_loop().time()
-        for box in list(self._boxes):
-            if len(self._fetching) >= AT_ONCE:
-                break
-            due = self._not_before.get(box.key, 0.0) <= now
+        for box in self._boxes:
             is_known = box.key != OWN or box.pts is not None
-            if box.stale and due and is_known and box.key not in self._fetching:
-                self._fetching[box.key] = group.create_task(
-                    self._difference(box), name=f"difference:{self._name}"
-                )
+            is_due = self._not_before.get(box.key, 0.0) <= now
+            if box.stale and is_known and is_due and box.key not in self._fetching:
+                yield box
+
+    def _fetch(self) -> None:
+        """Ask for the differences that are due, a few at a time."""
+        assert self._spawn is not None
+        for box in islice(list(self._due()), AT_ONCE - len(self._fetching)):
+            self._fetching[box.key] = self._spawn(self._difference(box), "difference")
 
     async def _difference(self, box: Box[tuple[Any, Any]]) -> None:
         boxes = self._boxes
@@ -373,7 +401,7 @@ class Updates:
         if self._waiters:
             self._waiters = [waiting for waiting in self._waiters if not self._is_over(*waiting)]
         self._save_soon()
-        self._wake.set()
+        self._wake()
 
     def _is_over(self, waiter: asyncio.Future[None], keys: tuple[int, ...]) -> bool:
         """Whether nobody waits any longer for these boxes to be read; where they are, that is said."""
@@ -389,13 +417,12 @@ class Updates:
 
     def _later(self, what: str, seconds: float, do: Callable[[], None]) -> None:
         """Do something once, so many seconds from now, unless it is to be done already."""
-
-        def now() -> None:
-            del self._timers[what]
-            do()
-
         if what not in self._timers:
-            self._timers[what] = asyncio.get_running_loop().call_later(seconds, now)
+            self._timers[what] = asyncio.get_running_loop().call_later(seconds, self._now, what, do)
+
+    def _now(self, what: str, do: Callable[[], None]) -> None:
+        del self._timers[what]
+        do()
 
     def _cancel_timers(self, *names: str) -> None:
         for name in names or tuple(self._timers):
@@ -407,7 +434,7 @@ class Updates:
 
     def _time_to_save(self) -> None:
         self._save_due = True
-        self._wake.set()
+        self._wake()
 
     async def _save_if_due(self) -> None:
         if self._save_due:

@@ -1,18 +1,90 @@
-"""The watch over one link that is up: a quiet link is tested, a silent one given up, what has no answer repeated."""
+"""The watch over one link that is up: a quiet link is tested, a silent one given up, what has no answer repeated.
+
+The looks of all links share their timers, one for each twentieth of a second in which one is due: an idle fleet wakes
+up twenty times a second, however many accounts it has.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import Callable
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from supervisor.deadlines import CATCH_UP, STALL
 from supervisor.telegram.outbox import Outbox
 from supervisor.telegram.pulse import Pulse, Verdict
 from supervisor.telegram.wire import Wire
 
+log = logging.getLogger(__name__)
+
+# A look may come this much late. Seconds.
+TICK = 0.05
+# Looks in one pass of the event loop.
+AT_ONCE = 25
+
+
+class Rounds:
+    """The looks that are due, of all vigils of one event loop."""
+
+    # Weak: they live as long as a vigil, or a timer of the loop, has them.
+    _of: ClassVar[WeakValueDictionary[asyncio.AbstractEventLoop, Rounds]] = WeakValueDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use `of`."""
+        self._loop = loop
+        self._due: dict[int, list[Vigil]] = {}
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Rounds:
+        """Those of a loop."""
+        found = cls._of.get(loop)
+        if found is None:
+            found = cls._of[loop] = cls(loop)
+        return found
+
+    def enter(self, due: float, vigil: Vigil) -> int:
+        """Have a vigil look when `due` has come; give the number of the tick, with which it is then called."""
+        tick = math.ceil(due / TICK)
+        if tick not in self._due:
+            self._due[tick] = []
+            self._loop.call_at(tick * TICK, self._go, tick)
+        self._due[tick].append(vigil)
+        return tick
+
+    def _go(self, tick: int) -> None:
+        vigils = self._due[tick]
+        now, self._due[tick] = vigils[:AT_ONCE], vigils[AT_ONCE:]
+        if self._due[tick]:
+            self._loop.call_soon(self._go, tick)
+        else:
+            del self._due[tick]
+        for vigil in now:
+            try:
+                vigil.look(tick)
+            except Exception:
+                log.exception("a link could not be looked at; this is a fault of tg-supervisor")
+
 
 class Vigil:
     """Watches one link from its greeting to its end. All judgement is the pulse's."""
+
+    __slots__ = (
+        "_answer_timeout",
+        "_due",
+        "_loop",
+        "_outbox",
+        "_overdue",
+        "_ping",
+        "_pulse",
+        "_rounds",
+        "_silent",
+        "_taken",
+        "_tick",
+        "_wire",
+    )
 
     def __init__(
         self,
@@ -45,19 +117,19 @@ class Vigil:
         self._overdue = overdue
         self._silent = silent
         self._taken = 0  # bytes that the other end had taken at the last look
-        self._timer: asyncio.TimerHandle
+        self._rounds = Rounds.of(self._loop)
+        self._tick = 0  # in which it is to look next; 0: never
         self._due = 0.0
         now = self._loop.time()
         self._look_in(self._next(now) - now)
 
     def stop(self) -> None:
         """End the watch."""
-        self._timer.cancel()
+        self._tick = 0
 
     def asked(self) -> None:
         """A query has been sent: look when its answer is overdue, if not before."""
         if self._due > self._loop.time() + self._pulse.patience:
-            self._timer.cancel()
             self._look_in(self._pulse.patience)
 
     def moved(self) -> bool:
@@ -67,9 +139,13 @@ class Vigil:
 
     def _look_in(self, seconds: float) -> None:
         self._due = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._tick = self._rounds.enter(self._due, self)
 
-    def _look(self) -> None:
+    def look(self, tick: int) -> None:
+        """It is time to look, unless something else was arranged since."""
+        if tick != self._tick:
+            return
+        self._tick = 0
         now = self._loop.time()
         if now - self._due > STALL:
             self._look_in(CATCH_UP)  # we stood still, not the link: read what has come before judging
@@ -78,14 +154,15 @@ class Vigil:
             self._look_in(STALL)  # the server cannot have answered what it has not got
             return
         verdict = self._pulse.judge(now, self._wire.last_received, self._outbox.owed_since)
-        if Verdict.LOST in verdict:
+        if verdict is Verdict.LOST:
             self._silent(now - self._wire.last_received)
             return
-        if Verdict.PING in verdict:
+        if verdict is Verdict.PING or verdict is Verdict.OVERDUE_AND_PING:
             self._ping()
-        if Verdict.OVERDUE in verdict:
+        if verdict is Verdict.OVERDUE or verdict is Verdict.OVERDUE_AND_PING:
             self._overdue()
-        self._outbox.repeat(now - self._answer_timeout)
+        if self._outbox.owed_since is not None:
+            self._outbox.repeat(now - self._answer_timeout)
         self._look_in(self._next(now) - now)
 
     def _next(self, now: float) -> float:

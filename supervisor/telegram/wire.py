@@ -17,8 +17,9 @@ from termios import TIOCOUTQ
 from typing import cast
 
 from supervisor.core.failure import Evidence, Source
-from supervisor.telegram.dial import ProxyAddress, Route, dial
+from supervisor.telegram.dial import ProxyAddress, Route, dial, nothing
 from supervisor.telegram.evidence import from_exception
+from supervisor.telegram.slices import Slices
 
 __all__ = ["FrameError", "Frames", "ProxyAddress", "Route", "Wire", "WireClosed", "frame"]
 
@@ -120,6 +121,7 @@ class Wire(asyncio.Protocol):
         "_frames",
         "_loop",
         "_queued",
+        "_slices",
         "_stall",
         "_telling",
         "_timeout",
@@ -151,6 +153,7 @@ class Wire(asyncio.Protocol):
         self.last_received = 0.0  # loop.time() of the last bytes, at first of the connection
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
+        self._slices = Slices.of(self._loop)
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
         self._unwritten: list[bytes] = []  # sent in this pass of the loop
@@ -169,6 +172,7 @@ class Wire(asyncio.Protocol):
         timeout: float,
         on_packet: Callable[[bytes], None],
         on_lost: Callable[[Evidence], None],
+        reached: Callable[[str], None] = nothing,
     ) -> Wire:
         """Connect.
 
@@ -178,11 +182,12 @@ class Wire(asyncio.Protocol):
                 for how long a full write buffer may stay as it is.
             on_packet: takes each packet.
             on_lost: takes the cause when the connection is lost.
+            reached: is told of each step; see `dial.dial`.
 
         Raises:
             LinkFailed: it cannot be reached; with the evidence.
         """
-        sock = await dial(route, timeout)
+        sock = await dial(route, timeout, reached)
         try:
             wire = cls(route, timeout, on_packet, on_lost)
             await asyncio.get_running_loop().create_connection(lambda: wire, sock=sock)
@@ -268,6 +273,12 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of `asyncio.Protocol`."""
         self.last_received = self._loop.time()
+        if not self._slices.do(self._read, data) and self._transport is not None:
+            self._transport.pause_reading()  # one chunk waits, the rest stays with the kernel
+
+    def _read(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
         try:
             for packet in self._frames.feed(data):
                 if self.closed:
@@ -282,6 +293,11 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of `asyncio.Protocol`."""
+        if not self.closed and self._transport is not None:
+            self._drop_unsent(self._transport)  # it closes the socket when this returns
+        self._slices.do(self._ended, exc)
+
+    def _ended(self, exc: Exception | None) -> None:
         where = self.route.where
         if self.closed:
             found = None

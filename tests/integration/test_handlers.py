@@ -431,7 +431,7 @@ async def deaf(client):
             begun.append("cancelled")
 async def is_cancelled(client):
     begun.append(client.name)
-    if len(begun) < 2:
+    if begun.count(client.name) < 2:
         raise asyncio.CancelledError
     await asyncio.Event().wait()
 """

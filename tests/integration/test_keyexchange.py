@@ -15,6 +15,7 @@ import pytest
 from supervisor.core.failure import Evidence, Source
 from supervisor.datacenter import Datacenter
 from supervisor.ports import LinkFailed
+from supervisor.telegram import arithmetic
 from supervisor.telegram.keyexchange import (
     STEP,
     AuthKey,
@@ -120,13 +121,14 @@ async def test_a_datacenter_with_another_key_is_not_ours(dc: Datacenter) -> None
     assert dc.seen.key_exchanges == 0
 
 
-async def test_many_exchanges_at_once_share_one_thread(dc: Datacenter) -> None:
-    """Twenty different keys at once, and one thread however many there were."""
+async def test_many_exchanges_at_once_share_their_threads(dc: Datacenter) -> None:
+    """Twenty different keys at once, and two threads however many there were."""
     key = public_key_from_pem(dc.public_key_pem)
     await make(direct(dc.port), key)
     made = await asyncio.gather(*(make(direct(dc.port), key) for _ in range(20)))
     assert len({one.key for one in made}) == 20
-    assert len([thread for thread in threading.enumerate() if thread.name.startswith("key-exchange")]) == 1
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("key-exchange")]
+    assert len(threads) == arithmetic.THREADS == 2
 
 
 # --- failures in the middle --------------------------------------------------------------------------------------

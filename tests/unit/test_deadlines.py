@@ -65,3 +65,32 @@ async def test_a_silence_after_a_stall_is_a_silence(monkeypatch: pytest.MonkeyPa
         async with deadline(0.1):
             await asyncio.Event().wait()
     assert 0.3 <= time.monotonic() - begun < 2.0
+
+
+@virtual
+async def test_whoever_else_cancels_is_obeyed() -> None:
+    """A task that is cancelled from outside ends as cancelled: before the deadline, and in the moment that it strikes."""
+    for after in (1.0, 5.0):
+
+        async def wait() -> None:
+            async with deadline(5.0):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(after)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@virtual
+async def test_the_inner_of_two_deadlines_ends_its_own_body_alone() -> None:
+    """The outer one goes on, and still strikes."""
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        async with deadline(5.0):
+            with pytest.raises(TimeoutError):
+                async with deadline(2.0):
+                    await asyncio.sleep(60)
+            await asyncio.sleep(60)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(5.0)

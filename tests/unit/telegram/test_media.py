@@ -251,10 +251,16 @@ def test_a_name_never_leaves_its_folder(name: str, target: str) -> None:
 # --- other datacenters -----------------------------------------------------------------------------------------------
 
 
+async def _at_once(_path: str) -> None:
+    """No turn is waited for."""
+
+
 def links(home: Session) -> ForeignLinks:
     """Foreign links whose home answers with a configuration."""
     return ForeignLinks(
-        Ways("bot", home.invoke, lambda: ("direct", None), lambda *_: None, list, 1, Timings(), None)
+        Ways(
+            "bot", home.invoke, lambda: ("direct", None), _at_once, lambda *_: None, list, 1, Timings(), None
+        )
     )
 
 

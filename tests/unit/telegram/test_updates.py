@@ -146,25 +146,22 @@ class Rig:
         self.updates = Updates("bot", self.client, skip=skip, failed=self.failures.append)
         self.updates.attach(self.client)
         self.updates.inbox.open()
-        self.worker: asyncio.Task[None] | None = None
 
     async def start(self, *rows: UpdateRow, pts: int = 10) -> None:
         self.client.rows = {row.id: row for row in rows}
-        self.worker = asyncio.create_task(self.updates.run())
+        self.updates.begin(lambda work, name: asyncio.create_task(work, name=name))
         await self.updates.greeted(state(pts), 1)
         await settle()
 
     async def stop(self) -> None:
-        assert self.worker is not None
-        self.worker.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await self.worker
+        self.updates.rest()
+        await settle()
         await self.updates.close()
 
     @property
     def handed(self) -> list[Any]:
         """The updates that wait for a handler, in order."""
-        return [handed.packet[0] for handed in self.updates.inbox._queue]  # type: ignore[attr-defined]
+        return [update for update, _users, _chats in self.updates.inbox.packets()]
 
     @property
     def ids(self) -> list[int]:
@@ -415,7 +412,7 @@ async def test_an_unknown_channel_waits_for_what_was_missed() -> None:
         await settle()
         assert rig.ids == ([1, 2] if told else [2])
         rig.updates._boxes.forget(KEY)
-        rig.updates.inbox._queue.clear()  # type: ignore[attr-defined]
+        rig.updates.inbox._waiting.clear()
     await rig.stop()
 
 
@@ -525,7 +522,7 @@ async def test_a_channel_message_of_a_stranger_is_completed() -> None:
     rig.updates.push(pushed(new(3, 7, channel=True), users=[stranger]))
     rig.updates.push(pushed(new(4, 11), users=[stranger]))
     await settle()
-    packets = [handed.packet for handed in rig.updates.inbox._queue]  # type: ignore[attr-defined]
+    packets = rig.updates.inbox.packets()
     assert [packet[1][USER].min for packet in packets] == [None, True, True, True]
     assert len(rig.client.asked) == 2
     await rig.stop()
@@ -576,6 +573,7 @@ async def test_only_what_is_finished_is_stored() -> None:
     inbox = rig.updates.inbox
     for number in (1, 2):
         rig.updates.push(pushed(new(number, 10 + number)))
+    await settle()
     await inbox.get()  # one worker takes the first, and works on it
     await asyncio.sleep(2)
     assert rig.client.rows[OWN].pts == 10
@@ -624,32 +622,79 @@ async def test_updates_that_nobody_keeps_are_lost_with_a_word(
     await rig.stop()
 
 
+class Workers:
+    """Workers as the dispatcher begins them; each packet is worked on until `go_on`."""
+
+    def __init__(self, inbox: Inbox, most: int) -> None:
+        self.inbox = inbox
+        self.began: list[Any] = []
+        self.running: list[asyncio.Task[None]] = []
+        self.go_on = asyncio.Event()
+        inbox.serve(self.begin, most)
+
+    def begin(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.work())
+        self.running.append(task)
+        task.add_done_callback(self.ended)
+        return task
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        self.running.remove(task)
+        self.inbox.ended(task)
+
+    async def work(self) -> None:
+        while (packet := await self.inbox.get()) is not None:
+            self.began.append(packet)
+            await self.go_on.wait()
+
+
+@virtual
+async def test_workers_are_begun_for_what_waits_and_end_with_it() -> None:
+    """As many as updates wait, no more than may be at once, in order; none before `open`, and none for an idle account."""
+    inbox = Inbox(lambda: None)
+    workers = Workers(inbox, 3)
+    for number in range(5):
+        inbox.hand(number, None)
+    await settle()
+    assert (workers.began, workers.running) == ([], [])
+    inbox.open()
+    await settle()
+    assert (workers.began, len(workers.running), inbox.qsize()) == ([0, 1, 2], 3, 2)
+    workers.go_on.set()
+    await settle()
+    assert (workers.began, workers.running) == ([0, 1, 2, 3, 4], [])
+    inbox.put_nowait(5)
+    assert len(workers.running) == 1
+    await settle()
+    assert (workers.began[-1], workers.running) == (5, [])
+
+
 @virtual
 async def test_a_worker_that_its_handler_cancelled_holds_nothing_up() -> None:
-    """What such a worker had taken counts as finished: it would bring down the next one as well."""
+    """What such a worker had taken counts as finished, or it would bring down the next one as well; another goes on."""
     told: list[int] = []
     inbox = Inbox(lambda: told.append(1))
-    rig = Rig()
-    box = rig.updates._boxes.own
+    box = Rig().updates._boxes.own
     box.jump(10)
     box.release()
+    workers = Workers(inbox, 1)
+    inbox.open()
     for number in (11, 12):
         ((_, ticket),) = box.take(number, 1, (object(), object()))
         inbox.hand(number, ticket)
-    inbox.open()
-    dead = asyncio.create_task(inbox.get())
-    assert await dead == 11
-    assert await inbox.get() == 12
-    assert (box.finished, told) == (11, [1])
+    await settle()
+    workers.running[0].cancel()
+    await settle()
+    assert (workers.began, box.finished, told) == ([11, 12], 11, [1])
     inbox.hand("a button", None)
-    inbox.put_nowait(None)
     inbox.hand("m", box.ticket())
     inbox.close()
-    assert [inbox.get_nowait() for _ in range(inbox.qsize())][
-        1
-    ] is None  # the button is still there; the message is not
+    assert inbox.packets() == ["a button"]  # nobody brings it again; the message comes with the next start
     inbox.hand("n", box.ticket())
-    assert inbox.qsize() == 0
+    assert inbox.qsize() == 1
+    workers.running[0].cancel()
+    await settle()
+    assert (box.finished, told) == (11, [1])  # who is cancelled at the end has not finished
 
 
 # --- Own messages ---------------------------------------------------------------------------------------------
