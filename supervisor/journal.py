@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from supervisor.core.codes import code_of
 from supervisor.core.failure import Action, Failure, Kind, Result, Row, Scope
 from supervisor.core.incident import Incident
+from supervisor.core.sentence import sentence
 from supervisor.ports import Clock, IncidentRow, Recorder
 
 log = logging.getLogger(__name__)
@@ -17,6 +19,21 @@ log = logging.getLogger(__name__)
 FEW, WINDOW = 10, 60.0
 # So many sorts of them are told apart.
 GROUPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an account has to say of its incident: one row, and the incident as it then stands."""
+
+    journal: Journal
+    failure: Failure
+    row: Row
+    incident: IncidentRow
+
+    def write(self) -> None:
+        """Write both."""
+        self.journal.write(self.row)
+        self.journal.keep(self.incident)
 
 
 class Journal:
@@ -52,8 +69,39 @@ class Journal:
         delay: float = 0.0,
         duration: float | None = None,
         count: int = 1,
+        of: int = 0,
     ) -> None:
-        """Write one row, and a line in the log.
+        """Write one row, and a line in the log; see `draft`."""
+        self.write(
+            self.draft(
+                failure,
+                result,
+                action,
+                method=method,
+                incident=incident,
+                attempt=attempt,
+                delay=delay,
+                duration=duration,
+                count=count,
+                of=of,
+            )
+        )
+
+    def draft(
+        self,
+        failure: Failure,
+        result: Result,
+        action: Action,
+        *,
+        method: str | None = None,
+        incident: str | None = None,
+        attempt: int = 0,
+        delay: float = 0.0,
+        duration: float | None = None,
+        count: int = 1,
+        of: int = 0,
+    ) -> Row:
+        """A row as it would be written now.
 
         Args:
             failure: what happened; of a recovery, what it was from.
@@ -65,10 +113,10 @@ class Journal:
             delay: seconds before the action.
             duration: seconds since the incident's first failure, of a recovery.
             count: how many failures it stands for.
+            of: how many attempts in a row there may be.
         """
         evidence = failure.evidence
-        recovered = result is Result.RECOVERED
-        row = Row(
+        return Row(
             at=self._clock.now(),
             account=self._account,
             path=self.path,
@@ -85,32 +133,43 @@ class Journal:
             delay=delay,
             duration=duration,
             cause=evidence.cause,
-            traceback=None if recovered else evidence.traceback,
+            traceback=None if result is Result.RECOVERED else evidence.traceback,
             context=evidence.context,
             count=count,
+            code=code_of(failure, result).number,
+            of=of,
         )
+
+    def write(self, row: Row) -> None:
+        """Write a row, and a line in the log."""
         self._recorder.record(row)
         self._say(row)
-        if not recovered:
+        if row.outcome is not Result.RECOVERED:
             self.last = row
 
     def incident(self, incident: Incident) -> None:
         """Write an incident of the account as it now stands."""
-        self._recorder.incident(
-            IncidentRow(
-                id=incident.id,
-                account=self._account,
-                path=self.path,
-                scope=incident.scope,
-                kind=incident.kind,
-                opened_at=incident.opened_at,
-                closed_at=incident.closed_at,
-                outcome=incident.outcome,
-                last_action=incident.last_action,
-                failures=incident.failures,
-                attempts={kind.value: n for kind, n in incident.attempts.items()},
-                backoff={kind.value: n for kind, n in incident.backoff.items()},
-            )
+        self.keep(self.incident_row(incident))
+
+    def keep(self, incident: IncidentRow) -> None:
+        """Write an incident as it stood."""
+        self._recorder.incident(incident)
+
+    def incident_row(self, incident: Incident) -> IncidentRow:
+        """An incident of the account as it now stands."""
+        return IncidentRow(
+            id=incident.id,
+            account=self._account,
+            path=self.path,
+            scope=incident.scope,
+            kind=incident.kind,
+            opened_at=incident.opened_at,
+            closed_at=incident.closed_at,
+            outcome=incident.outcome,
+            last_action=incident.last_action,
+            failures=incident.failures,
+            attempts={kind.value: n for kind, n in incident.attempts.items()},
+            backoff={kind.value: n for kind, n in incident.backoff.items()},
         )
 
     def ended_call(
@@ -149,27 +208,27 @@ class Journal:
         )
 
     def _say(self, row: Row) -> None:
-        name, who = self._account or row.scope.value, {"account": self._account}
-        what = (
-            row.message
-            if row.method is None or row.method in row.message
-            else f"{row.message} on {row.method}"
-        )
-        if row.outcome is Result.RECOVERED:
-            log.info(
-                "%s: recovered after %.1f s (%s, %s)", name, row.duration or 0.0, row.kind, what, extra=who
-            )
-        elif row.outcome is Result.RETRYING:
-            text = "%s: %s: %s; attempt %d: %s in %.1f s"
-            level = logging.INFO if row.kind is Kind.FLOOD_WAIT else logging.WARNING
-            log.log(level, text, name, row.kind, what, row.attempt, row.action, row.delay, extra=who)
-        elif row.outcome is Result.RAISED and row.traceback is not None:
-            times = f" ({row.count} times)" if row.count > 1 else ""
-            log.error("%s: %s%s; tg-supervisor log --json has its traceback", name, what, times, extra=who)
-            log.debug("%s: %s", name, row.traceback.rstrip(), extra=who)
-        else:
-            level = logging.INFO if row.outcome is Result.RAISED else logging.WARNING
-            log.log(level, "%s: %s: %s; %s", name, row.kind, what, row.outcome, extra=who)
+        who, name = {"account": self._account}, _name(row)
+        log.log(_loudness(row), "%s: %s", name, sentence(row), extra=who)
+        if row.outcome is not Result.RECOVERED and log.isEnabledFor(logging.DEBUG):
+            for cause in row.cause:
+                log.debug("%s:   caused by %s", name, cause, extra=who)
+            if row.traceback is not None:
+                log.debug("%s: %s", name, row.traceback.rstrip(), extra=who)
+
+
+def _name(row: Row) -> str:
+    """Whom a row is about."""
+    return row.account or (f"path {row.path}" if row.scope is Scope.PATH else row.scope.value)
+
+
+def _loudness(row: Row) -> int:
+    if row.outcome is Result.RECOVERED or row.kind is Kind.FLOOD_WAIT:
+        return logging.INFO
+    if row.outcome is Result.RAISED:
+        return logging.ERROR if row.traceback is not None else logging.INFO
+    is_over = row.outcome in (Result.FAILED, Result.NEEDS_LOGIN) and row.scope is not Scope.CALL
+    return logging.ERROR if is_over else logging.WARNING
 
 
 @dataclass(slots=True)

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from supervisor.core.failure import Action, Evidence, Failure, Kind, Outcome, Result, Row, Scope, State
+from supervisor.core.standing import Standing
 
 
 class Clock(Protocol):
@@ -58,15 +59,40 @@ class AccountSnapshot:
     retry_at: float | None = None
     incident: str | None = None
     last_failure: Row | None = None
+    standing: Standing | None = None  # what the next run goes on from; None: it begins anew, unless paused
 
 
 @dataclass(frozen=True, slots=True)
 class PathSnapshot:
-    """What `status` shows of one path: a proxy or "direct"."""
+    """What `status` shows of one path, a proxy or "direct", and what is kept of it over restarts. Times are Unix times.
+
+    Args:
+        name: the proxy's name, or "direct".
+        state: "ok", "broken" or "unused".
+        accounts: how many are on it.
+        breaker: "closed", "open" or "half_open".
+        since: when the breaker came to stand there; None if it always has.
+        probe_at: when the path is asked next; None while its breaker is closed.
+        succeeded: how many connections and probes Telegram has answered on it.
+        failed: how many it has not.
+        latency: seconds from the first packet to Telegram's answer, smoothed.
+        last_failure: what the last failure was.
+        failed_at: when that was.
+        incident: the path's open incident.
+    """
 
     name: str
-    state: str  # "ok" | "broken" | "unused"
+    state: str
     accounts: int
+    breaker: str = "closed"
+    since: float | None = None
+    probe_at: float | None = None
+    succeeded: int = 0
+    failed: int = 0
+    latency: float | None = None
+    last_failure: str | None = None
+    failed_at: float | None = None
+    incident: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +127,7 @@ class IncidentRow:
     failures: int = 0
     attempts: Mapping[str, int] = field(default_factory=dict)  # kind -> actions in a row, against the cap
     backoff: Mapping[str, int] = field(default_factory=dict)  # kind -> exponent of the next delay
+    accounts: tuple[str, ...] = ()  # those that it touched, where it is a path's or the fleet's
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +146,7 @@ class Saved:
     floods: Sequence[FloodRow] = ()
     incidents: Sequence[IncidentRow] = ()
     sign_ins: Sequence[SignIn] = ()
+    paths: Mapping[str, PathSnapshot] = field(default_factory=dict)
 
 
 class Recorder(Protocol):
@@ -132,6 +160,8 @@ class Recorder(Protocol):
     def record(self, row: Row) -> None: ...
 
     def incident(self, row: IncidentRow) -> None: ...
+
+    def path(self, snapshot: PathSnapshot) -> None: ...
 
     async def save_account(self, snapshot: AccountSnapshot) -> None: ...
 
@@ -174,9 +204,16 @@ class AccountLink(Protocol):
     @property
     def quiet_since(self) -> float: ...
 
-    async def prepare(self, call: Callable[..., Awaitable[Any]]) -> None: ...
+    @property
+    def dc(self) -> int | None: ...
 
-    async def run(self) -> None: ...
+    async def prepare(
+        self, call: Callable[..., Awaitable[Any]], turn: Callable[[str], Awaitable[None]]
+    ) -> None: ...
+
+    def begin(self, spawn: Callable[[Coroutine[Any, Any, None], str], Any]) -> None: ...
+
+    def rest(self) -> None: ...
 
     async def open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None: ...
 
@@ -191,6 +228,40 @@ class AccountLink(Protocol):
     async def shutdown(self) -> None: ...
 
 
+class Traveller(Protocol):
+    """An account, as the paths know it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def candidates(self) -> Sequence[str]:
+        """The proxies that it may use; none means direct."""
+
+    @property
+    def dc(self) -> int | None:
+        """The datacenter where it is at home; None as long as nobody knows."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether calls wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a failed attempt says of its path.
+
+    Args:
+        broken: whether Telegram does not answer on it.
+        elsewhere: whether it does on another one of the account's.
+        retry_in: seconds until the path is asked next, where that is not soon.
+    """
+
+    broken: bool
+    elsewhere: bool = False
+    retry_in: float = 0.0
+
+
 class AccountPaths(Protocol):
     """What an account needs of the paths."""
 
@@ -198,17 +269,23 @@ class AccountPaths(Protocol):
 
     def rotate(self, account: str, candidates: Sequence[str], current: str) -> str: ...
 
-    def leave(self, account: str) -> None: ...
-
-    async def slot(self, name: str) -> None: ...
-
-    async def diagnose(self, name: str, candidates: Sequence[str], failure: Failure) -> tuple[bool, bool]: ...
-
     def use(self, account: str, proxy: str) -> str: ...
 
-    async def back(self, current: str, candidates: Sequence[str]) -> None: ...
+    def leave(self, account: str) -> None: ...
 
-    def works(self, name: str) -> bool: ...
+    async def slot(self, who: Traveller, name: str) -> None: ...
+
+    async def turn(self, who: Traveller, name: str) -> None: ...
+
+    def answered(self, who: Traveller, name: str) -> None: ...
+
+    def lost(self, who: Traveller, name: str, evidence: Evidence) -> Diagnosis: ...
+
+    async def diagnose(self, who: Traveller, name: str, failure: Failure) -> Diagnosis: ...
+
+    async def back(self, who: Traveller, current: str) -> None: ...
+
+    def works(self, who: Traveller, name: str) -> bool: ...
 
 
 class LinkFailed(Exception):
@@ -369,7 +446,8 @@ class Reloaded(Protocol):
 class Control(Protocol):
     """What the control socket may ask of the daemon."""
 
-    def status(self) -> dict[str, Any]: ...
+    async def status_json(self) -> str:
+        """What `status --json` prints."""
 
     async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Take accounts (names, or patterns as ``support-*``) offline; give name, state and whether it changed."""
@@ -379,6 +457,9 @@ class Control(Protocol):
 
     async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Try accounts now, and forget that they were limited; the same."""
+
+    async def rotate(self, accounts: Sequence[str], to: str | None = None) -> list[dict[str, Any]]:
+        """Move accounts to another proxy of theirs; give name, state, the path and the one of `before`."""
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and go by it; raises ConfigError."""

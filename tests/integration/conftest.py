@@ -16,7 +16,6 @@ from supervisor.config.model import Account, Config, Proxy, Secret, Server, Sett
 from supervisor.daemon import Supervisor
 from supervisor.datacenter import Datacenter
 from supervisor.record import queries
-from supervisor.record.rows import row_json
 
 LATENCY = 0.08
 PERSON = 777
@@ -121,7 +120,7 @@ class Fleet:
         await self.sup._store._written()
         with queries.opened(self.config.settings.state_dir / "recovery.db") as db:
             assert db is not None
-            rows = [row_json(row.row, row.id) for row in queries.log_rows(db, queries.LogFilter(), 10_000)]
+            rows = [row.json() for row in queries.log_rows(db, queries.LogFilter(), 10_000)]
         return [row for row in rows if stalls or row["error_id"] != "LOOP_STALLED"]
 
 
@@ -158,6 +157,7 @@ class ScriptedProxy:
         self._flow.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         self._writers.add(writer)
         try:
             await self._flow.wait()
@@ -170,6 +170,7 @@ class ScriptedProxy:
             host = ".".join(str(byte) for byte in await reader.readexactly(4))
             port = int.from_bytes(await reader.readexactly(2), "big")
             there, out = await asyncio.open_connection(host, port)
+            ends.append(out)
             self._writers.add(out)
             writer.write(b"\x05\x00\x00\x01" + bytes(6))
             self.connections += 1
@@ -177,7 +178,8 @@ class ScriptedProxy:
         except (OSError, asyncio.IncompleteReadError):
             pass  # a client that leaves, or a killed proxy: what is counted is counted
         finally:
-            writer.transport.abort()
+            for end in ends:
+                end.transport.abort()
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

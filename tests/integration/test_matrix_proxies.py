@@ -202,7 +202,8 @@ class Stage:
 
     def __init__(self, dc: Datacenter, directory: Path, scheme: str, rows: dict[str, Row]) -> None:
         self.dc, self.scheme = dc, scheme
-        self.fleet = Fleet(dc, directory, 2 * len(rows) + 1, **FIFTH)
+        # So many proxies break at once that three probes a second would leave each waiting for its turn.
+        self.fleet = Fleet(dc, directory, 2 * len(rows) + 1, **FIFTH | {"probe_budget": 60})
         server = self.fleet.config.telegram.server
         assert server is not None
         telegram = replace(self.fleet.config.telegram, server=replace(server, host=HOST))
@@ -322,12 +323,6 @@ def _noting(seen: list[str], original: Callable[..., Any]) -> Callable[..., Any]
 
 # --- where it is not the proxy -----------------------------------------------------------------------------------
 
-UNREACHABLE = {
-    "socks5": "socks reply 5 (connection refused by destination host)",
-    "socks4": "socks reply 91 (request rejected or failed)",
-    "http": "http reply 502 (Bad Gateway)",
-}
-
 
 async def test_where_telegram_is_away_nobody_changes_its_proxy(dc: Datacenter, tmp_path: Path) -> None:
     """Every proxy says that its target refuses: all wait on their own, and come back on it; but for those whose own
@@ -367,11 +362,12 @@ async def test_where_telegram_is_away_nobody_changes_its_proxy(dc: Datacenter, t
     }
     assert sorted(now[name] for name in moved) == ["de-http", "de-socks4"]
     assert not [call for call in calls if call.error]
-    for name in fleet.names:
-        mine = one_incident(rows, name)
-        assert {row["path"] for row in mine[:-1]} == {home[name]}
-        assert any(UNREACHABLE[proxies[home[name]].scheme] in row["message"] for row in mine), mine
-        assert [row["outcome"] for row in mine] == ["retrying"] * (len(mine) - 1) + ["recovered"]
+    # Nobody has an incident of its own, and no proxy has one: it was the same for all.
+    assert [(row["account"], row["scope"], row["outcome"]) for row in rows] == [
+        (None, "fleet", "retrying"),
+        (None, "fleet", "recovered"),
+    ]
+    assert sorted(rows[0]["accounts"]) == sorted(fleet.names)
     for proxy in proxies.values():
         knocked = [at for at in proxy.accepted if away < at < back]
         assert len(knocked) <= 2 + 1 + 4  # each account once, the diagnosis, then one probe a second

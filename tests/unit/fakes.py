@@ -16,7 +16,17 @@ from typing import Any, ParamSpec
 import pytest
 
 from supervisor.core.failure import Evidence, Failure, Result, Row, Source
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, LinkFailed, SignIn
+from supervisor.ports import (
+    AccountSnapshot,
+    Diagnosis,
+    FloodRow,
+    IncidentRow,
+    LinkFailed,
+    PathSnapshot,
+    SignIn,
+    Traveller,
+)
+from supervisor.waiting import Spawn
 
 NOW = 1_700_000_000.0  # the wall clock at the loop's time 0
 
@@ -75,12 +85,23 @@ class FakeClock:
         return asyncio.get_running_loop().time()
 
 
+@dataclass
+class FakeTraveller:
+    """An account, as the paths know it."""
+
+    name: str = "bot"
+    candidates: Sequence[str] = ()
+    dc: int | None = None
+    is_urgent: bool = False
+
+
 class FakeRecorder:
     """Keeps everything it is given."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.incidents: list[IncidentRow] = []
+        self.paths: list[PathSnapshot] = []
         self.accounts: list[AccountSnapshot] = []
         self.floods: list[FloodRow] = []
         self.sign_ins: list[SignIn] = []
@@ -90,6 +111,9 @@ class FakeRecorder:
 
     def incident(self, row: IncidentRow) -> None:
         self.incidents.append(row)
+
+    def path(self, snapshot: PathSnapshot) -> None:
+        self.paths.append(snapshot)
 
     async def save_account(self, snapshot: AccountSnapshot) -> None:
         self.accounts.append(snapshot)
@@ -250,6 +274,7 @@ class FakeLink(FakeSender):
         self.can_sign_in = True
         self.resent = 0
         self.quiet_since = 0.0
+        self.dc: int | None = None
         self.attempts: deque[Exception | float] = deque()
         self.proofs: deque[Exception] = deque()
         self.unprepared: Exception | None = None
@@ -257,13 +282,16 @@ class FakeLink(FakeSender):
         self.done: list[str] = []
         self.opened: list[float] = []
 
-    async def prepare(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+    async def prepare(
+        self, call: Callable[[Any], Awaitable[Any]], turn: Callable[[str], Awaitable[None]]
+    ) -> None:
         if self.unprepared is not None:
             raise self.unprepared
         self.client = FakeClient()
 
-    async def run(self) -> None:
-        await asyncio.Event().wait()
+    def begin(self, spawn: Spawn) -> None: ...
+
+    def rest(self) -> None: ...
 
     async def open(self, path: str, before_sign_in: Callable[[], Awaitable[None]]) -> None:
         self.done.append(f"open {path}")
@@ -305,6 +333,7 @@ class FakePaths:
     used: list[tuple[str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
+    well: list[str] = field(default_factory=list)
     mended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def assign(self, account: str, candidates: Sequence[str], before: str | None) -> str:
@@ -320,15 +349,25 @@ class FakePaths:
     def leave(self, account: str) -> None:
         self.left.append(account)
 
-    async def slot(self, name: str) -> None:
+    async def slot(self, who: Traveller, name: str) -> None:
         self.slots.append(name)
 
-    async def diagnose(self, name: str, candidates: Sequence[str], failure: Failure) -> tuple[bool, bool]:
-        self.diagnosed.append(name)
-        return name in self.broken, any(other != name and other not in self.broken for other in candidates)
+    async def turn(self, who: Traveller, name: str) -> None:
+        self.slots.append(name)
 
-    async def back(self, current: str, candidates: Sequence[str]) -> None:
+    def answered(self, who: Traveller, name: str) -> None:
+        self.well.append(name)
+
+    def lost(self, who: Traveller, name: str, evidence: Evidence) -> Diagnosis:
+        return Diagnosis(broken=False)
+
+    async def diagnose(self, who: Traveller, name: str, failure: Failure) -> Diagnosis:
+        self.diagnosed.append(name)
+        others = [other for other in who.candidates if other != name]
+        return Diagnosis(name in self.broken, any(other not in self.broken for other in others))
+
+    async def back(self, who: Traveller, current: str) -> None:
         await self.mended.wait()
 
-    def works(self, name: str) -> bool:
+    def works(self, who: Traveller, name: str) -> bool:
         return True

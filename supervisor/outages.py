@@ -1,0 +1,418 @@
+"""Outages: the incidents of a path, or of the whole fleet, in which many accounts fail together.
+
+What an account would write of a failure that may be its path's is kept back for a second. If many others fail meanwhile
+it is not written: the outage is, as one row, with the accounts that it has touched. It is over when the last of them is
+back, or has trouble of another sort; that is its own then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from supervisor.core.decide import is_limit
+from supervisor.core.failure import Action, Evidence, Failure, Kind, Remedy, Result, Row, Scope, Source
+from supervisor.core.outage import MANY, TOGETHER, Sight, shared
+from supervisor.journal import Draft, Journal
+from supervisor.ports import Clock, IncidentRow, Recorder
+from supervisor.waiting import in_portions
+
+log = logging.getLogger(__name__)
+
+# How long an account's row waits for those of others: seconds. What a kill takes with it is no more than that.
+KEPT_BACK = 1.0
+# How often an outage is written while it spreads. Seconds.
+WRITTEN = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Outage:
+    """One outage. `missing` are the accounts that are not back yet; `began` and `ended` are monotonic times.
+
+    `is_surge`: no links are lost, but calls fail; that it is over is told from outside.
+    """
+
+    id: str
+    scope: Scope
+    path: str
+    failure: Failure
+    opened_at: float
+    began: float
+    touched: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # each with its path
+    failures: int = 0
+    someone_is_back: bool = False
+    ended: float | None = None
+    row: Row | None = None
+    is_surge: bool = False
+
+    @property
+    def action(self) -> Action:
+        """What is done about it: where everybody is down there is no other proxy to go to."""
+        return Action.RECONNECT if self.scope is Scope.FLEET else self.failure.action
+
+    def as_row(self, outcome: Result | None, closed_at: float | None) -> IncidentRow:
+        """As it is kept."""
+        return IncidentRow(
+            id=self.id,
+            account=None,
+            path=self.path,
+            scope=self.scope,
+            kind=self.failure.kind,
+            opened_at=self.opened_at,
+            closed_at=closed_at,
+            outcome=outcome,
+            last_action=self.action,
+            failures=self.failures,
+            accounts=tuple(self.touched),
+        )
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What one account has not written yet, since when."""
+
+    path: str
+    since: float
+    drafts: list[Draft] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What outages are judged by.
+
+    Args:
+        population: how many accounts are on each path.
+        is_down: whether a path is known to be broken.
+        excuse: tells an account that what it met was not its own failure.
+    """
+
+    population: Callable[[], Mapping[str, int]]
+    is_down: Callable[[str], bool]
+    excuse: Callable[[str], None]
+
+
+class Outages:
+    """All outages of the daemon, and what accounts would write of failures that may belong to one."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        clock: Clock,
+        fleet: Fleet,
+        *,
+        new_id: Callable[[], str],
+        stable_after: float,
+    ) -> None:
+        """Begin without any.
+
+        Args:
+            recorder: the recovery log.
+            clock: both clocks.
+            fleet: what they are judged by.
+            new_id: makes an incident's id.
+            stable_after: trouble of a path that comes back sooner is the same outage. Seconds.
+        """
+        self._recorder = recorder
+        self._clock = clock
+        self._fleet = fleet
+        self._new_id = new_id
+        self.stable_after = stable_after
+        self._open: list[Outage] = []
+        self._past: dict[tuple[Scope, str, Kind], Outage] = {}
+        self._of: dict[str, Outage] = {}  # the accounts that are missing
+        self._own: dict[str, str] = {}  # accounts with an open incident that is their own, and written
+        self._kept: dict[str, _Kept] = {}
+        self._seen: dict[str, dict[str, float]] = defaultdict(
+            dict
+        )  # by path: accounts, and when they failed last
+        self._timer: asyncio.TimerHandle | None = None
+        self._spread: asyncio.TimerHandle | None = None
+
+    def restore(self, rows: Iterable[IncidentRow], accounts: Iterable[str]) -> None:
+        """Go on with what an earlier run left open.
+
+        Args:
+            rows: the open incidents.
+            accounts: those that are configured now.
+        """
+        known, now = set(accounts), self._clock.now()
+        for row in rows:
+            if row.account is not None or row.closed_at is not None or row.scope is Scope.CALL:
+                continue
+            seen = Evidence(Source.SOCKET, "an outage that began before the restart", path=row.path)
+            failure = Failure(row.kind, row.scope, Remedy((row.last_action or Action.RECONNECT).value), seen)
+            began = self._clock.monotonic() - max(0.0, now - row.opened_at)
+            outage = Outage(row.id, row.scope, row.path, failure, row.opened_at, began, failures=row.failures)
+            outage.touched = dict.fromkeys(row.accounts)
+            outage.missing = {name: row.path for name in row.accounts if name in known}
+            self._open.append(outage)
+            self._of.update(dict.fromkeys(outage.missing, outage))
+            self._end_if_over(outage)
+
+    def of(self, account: str) -> Outage | None:
+        """The outage that an account is not back from."""
+        return self._of.get(account)
+
+    def on(self, path: str) -> Outage | None:
+        """The open outage that a path is part of."""
+        found = (each for each in self._open if not each.is_surge)
+        return next((each for each in found if each.scope is Scope.FLEET or each.path == path), None)
+
+    # --- calls of many accounts that fail -------------------------------------------------------------
+
+    def surge(self, path: str, scope: Scope, failure: Failure, failing: int) -> Outage:
+        """Open an outage of calls: the links are well.
+
+        Args:
+            path: the path.
+            scope: how far it reaches.
+            failure: what the last call met.
+            failing: how many accounts.
+        """
+        outage = self._begin(path, scope, [failure], failing)
+        outage.is_surge = True
+        return outage
+
+    def spread(self, outage: Outage, account: str) -> None:
+        """One more call has met it."""
+        outage.failures += 1
+        self._touched(outage, account)
+
+    def subsided(self, outage: Outage) -> None:
+        """No call has met it for a while."""
+        outage.is_surge, outage.someone_is_back = False, True
+        self._end_if_over(outage)
+
+    # --- what accounts would write --------------------------------------------------------------------
+
+    def log(self, account: str, draft: Draft) -> None:
+        """Take what an account has to say of its incident: written now, later, or as part of an outage.
+
+        Args:
+            account: its name.
+            draft: the row, with the incident as it then stands.
+        """
+        if draft.row.outcome is Result.RECOVERED:
+            self._recovered(account, draft)
+        elif draft.row.outcome is Result.RETRYING and _may_be_shared(draft.failure):
+            self._failed(account, draft)
+        else:  # the account's own affair, and so is what comes after it
+            self._write_kept(account)
+            self._write(account, draft)
+            self.left(account)
+
+    def given_up(self, account: str, incident: IncidentRow) -> None:
+        """A person has ended an account's incident.
+
+        Args:
+            account: its name.
+            incident: the incident, closed.
+        """
+        self._write_kept(account)
+        if account not in self._of or self._own.get(account) == incident.id:
+            self._recorder.incident(incident)
+        self.left(account)
+
+    def left(self, account: str) -> None:
+        """An account is no longer part of any outage: what it has now is its own, or it is gone."""
+        outage = self._of.pop(account, None)
+        if outage is not None:
+            outage.missing.pop(account, None)
+            self._end_if_over(outage)
+
+    def online(self, account: str) -> None:
+        """An account is online, after whatever; also one that never failed in this run."""
+        if account not in self._kept:
+            self._back(account)
+
+    def close(self) -> None:
+        """The daemon stops: what is kept back is written; open outages stay open for the next."""
+        for timer in (self._timer, self._spread):
+            if timer is not None:
+                timer.cancel()
+        for account in list(self._kept):
+            self._write_kept(account)
+        for outage in self._open:
+            self._recorder.incident(outage.as_row(None, None))
+
+    def _recovered(self, account: str, draft: Draft) -> None:
+        if account in self._kept:
+            self._kept[account].drafts.append(draft)
+            return
+        outage = self._of.get(account)
+        if outage is None or self._own.get(account) == draft.incident.id:
+            self._write(account, draft)
+        self._back(account)
+
+    def _back(self, account: str) -> None:
+        outage = self._of.pop(account, None)
+        if outage is not None:
+            outage.missing.pop(account, None)
+            outage.someone_is_back = True
+            self._end_if_over(outage)
+
+    def _failed(self, account: str, draft: Draft) -> None:
+        path, now = draft.failure.evidence.path, self._clock.monotonic()
+        self._seen[path][account] = now
+        outage = self._of.get(account) or (self.on(path) if self._fleet.is_down(path) else None)
+        if self._own.get(account) == draft.incident.id:
+            self._write(account, draft)
+        elif outage is not None:
+            self._fleet.excuse(account)
+            self._touch(outage, account, path)
+        elif sum(self._fleet.population().values()) < MANY:
+            self._write(account, draft)
+        else:
+            self._kept.setdefault(account, _Kept(path, now)).drafts.append(draft)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(KEPT_BACK, self._judge)
+
+    def _write(self, account: str, draft: Draft) -> None:
+        if draft.row.outcome is Result.RECOVERED:
+            self._own.pop(account, None)
+        else:
+            self._own[account] = draft.incident.id
+        draft.write()
+
+    def _write_kept(self, account: str) -> None:
+        kept = self._kept.pop(account, None)
+        for draft in kept.drafts if kept is not None else ():
+            self._write(account, draft)
+
+    # --- judging them ---------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """What was kept back for its time is written, unless it is shared."""
+        self._timer = None
+        now = self._clock.monotonic()
+        failing = self._failing(now)
+        for path, scope in shared(self._sights(failing)).items():
+            kept = [name for name, each in self._kept.items() if each.path == path]
+            fail = set[str]().union(*failing.values()) if scope is Scope.FLEET else failing[path]
+            if kept:
+                self._share(path, scope, kept, len(fail))
+        for account in [name for name, each in self._kept.items() if now - each.since >= KEPT_BACK - 1e-3]:
+            self._write_kept(account)
+        if self._kept:
+            oldest = min(each.since for each in self._kept.values())
+            wait = max(0.0, oldest + KEPT_BACK - now)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._judge)
+
+    def _failing(self, now: float) -> dict[str, set[str]]:
+        """The accounts that fail, by path."""
+        failing: dict[str, set[str]] = defaultdict(set)
+        for path, seen in self._seen.items():
+            for account in [name for name, at in seen.items() if now - at > TOGETHER]:
+                del seen[account]
+            failing[path].update(seen)
+        for outage in self._open:
+            for account, path in outage.missing.items():
+                failing[path].add(account)
+        return {path: names for path, names in failing.items() if names}
+
+    def _sights(self, failing: Mapping[str, set[str]]) -> dict[str, Sight]:
+        population = self._fleet.population()
+        sights: dict[str, Sight] = {}
+        for path in {*population, *failing}:
+            fail = len(failing.get(path, ()))
+            sights[path] = Sight(max(population.get(path, 0), fail), fail, self._fleet.is_down(path))
+        return sights
+
+    def _share(self, path: str, scope: Scope, accounts: list[str], failing: int) -> None:
+        """What these accounts have kept back is one outage's, in which so many fail."""
+        drafts = [draft for name in accounts for draft in self._kept[name].drafts]
+        failures = [draft.failure for draft in drafts if draft.row.outcome is not Result.RECOVERED]
+        outage = self._widened(scope) or self.on(path) or self._begin(path, scope, failures, failing)
+        in_portions([functools.partial(self._fleet.excuse, name) for name in accounts])
+        for name in accounts:
+            kept = self._kept.pop(name)
+            self._touch(outage, name, path)
+            outage.failures += sum(draft.row.outcome is not Result.RECOVERED for draft in kept.drafts) - 1
+            if kept.drafts[-1].row.outcome is Result.RECOVERED:
+                self._of.pop(name, None)
+                outage.missing.pop(name, None)
+                outage.someone_is_back = True
+        self._recorder.incident(outage.as_row(None, None))
+        self._end_if_over(outage)
+
+    def _begin(self, path: str, scope: Scope, failures: list[Failure], failing: int) -> Outage:
+        kinds = [failure.kind for failure in failures]
+        commonest = max(kinds, key=kinds.count)
+        failure = next(failure for failure in failures if failure.kind is commonest)
+        said = f"{failing} accounts at once: {failure.evidence.message}"
+        failure = replace(failure, scope=scope, evidence=replace(failure.evidence, message=said))
+        now, mono = self._clock.now(), self._clock.monotonic()
+        past = self._past.pop((scope, path, commonest), None)
+        if past is not None and mono - (past.ended or 0.0) <= self.stable_after:
+            outage = replace(
+                past, failure=failure, opened_at=now, began=mono, ended=None, someone_is_back=False
+            )
+        else:
+            outage = Outage(self._new_id(), scope, path, failure, now, mono)
+        self._open.append(outage)
+        outage.row = self._say(outage, Result.RETRYING)
+        return outage
+
+    def _widened(self, scope: Scope) -> Outage | None:
+        """Where it has become everybody's: the outage of the first path, which takes those of the others in."""
+        links = [each for each in self._open if not each.is_surge]
+        if scope is not Scope.FLEET or not links:
+            return None
+        first, *others = links
+        first.scope = Scope.FLEET
+        first.failure = replace(first.failure, scope=Scope.FLEET)
+        for other in others:
+            first.touched.update(other.touched)
+            first.missing.update(other.missing)
+            first.failures += other.failures
+            self._of.update(dict.fromkeys(other.missing, first))
+            other.missing.clear()
+            self._recorder.incident(other.as_row(None, self._clock.now()))
+            self._open.remove(other)
+        return first
+
+    def _touch(self, outage: Outage, account: str, path: str) -> None:
+        outage.failures += 1
+        outage.missing[account] = path
+        self._seen[path].pop(account, None)
+        self._of[account] = outage
+        self._touched(outage, account)
+
+    def _touched(self, outage: Outage, account: str) -> None:
+        if account not in outage.touched:
+            outage.touched[account] = None
+            if self._spread is None:
+                self._spread = asyncio.get_running_loop().call_later(WRITTEN, self._write_spread)
+
+    def _write_spread(self) -> None:
+        self._spread = None
+        for outage in self._open:
+            self._recorder.incident(outage.as_row(None, None))
+
+    def _end_if_over(self, outage: Outage) -> None:
+        if outage.missing or outage.is_surge or outage not in self._open:
+            return
+        self._open.remove(outage)
+        outage.ended = self._clock.monotonic()
+        result = Result.RECOVERED if outage.someone_is_back else None
+        self._recorder.incident(outage.as_row(result, self._clock.now()))
+        if result is not None:
+            self._say(outage, result)
+        self._past[outage.scope, outage.path, outage.failure.kind] = outage
+
+    def _say(self, outage: Outage, result: Result) -> Row:
+        pen = Journal(None, self._recorder, self._clock, outage.path)
+        duration = self._clock.monotonic() - outage.began if result is Result.RECOVERED else None
+        row = pen.draft(outage.failure, result, outage.action, incident=outage.id, duration=duration)
+        pen.write(row)
+        return row
+
+
+def _may_be_shared(failure: Failure) -> bool:
+    """Whether the path could be to blame."""
+    return failure.kind in (Kind.CONNECTION, Kind.PROXY) or is_limit(failure.evidence)
