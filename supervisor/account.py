@@ -13,26 +13,13 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from supervisor import restart
 from supervisor.attempts import Attempts, Means
 from supervisor.botcode import BotCode
 from supervisor.calls import Calls
 from supervisor.core.budget import SignInBudget
 from supervisor.core.classify import classify, is_frozen
-from supervisor.core.failure import (
-    Action,
-    Evidence,
-    Failure,
-    Kind,
-    Override,
-    Remedy,
-    Result,
-    Row,
-    Scope,
-    Source,
-    State,
-)
-from supervisor.core.incident import Incident
-from supervisor.core.lifecycle import (
+from supervisor.core.events import (
     Attempt,
     AwaitPath,
     CloseLink,
@@ -43,20 +30,33 @@ from supervisor.core.lifecycle import (
     Failed,
     GiveUp,
     HoldCalls,
-    Life,
     Log,
-    Moment,
     PathBack,
     RefuseCalls,
     ReleaseCalls,
-    Rules,
+    Rotate,
     Start,
     Stop,
-    step,
 )
+from supervisor.core.failure import (
+    Action,
+    Evidence,
+    Failure,
+    Kind,
+    Override,
+    Remedy,
+    Result,
+    Scope,
+    Source,
+    State,
+)
+from supervisor.core.incident import Incident
+from supervisor.core.lifecycle import Life, Moment, Rules, step
+from supervisor.core.standing import standing
 from supervisor.errors import AccountUnavailable
 from supervisor.gate import Gate
-from supervisor.journal import Journal, Repeats
+from supervisor.journal import Draft, Journal, Repeats
+from supervisor.outages import Outages
 from supervisor.ports import (
     AccountLink,
     AccountPaths,
@@ -66,8 +66,11 @@ from supervisor.ports import (
     Limited,
     LinkFailed,
     Recorder,
+    Traveller,
 )
+from supervisor.prover import Prover
 from supervisor.rations import SignInRation
+from supervisor.waiting import Bell, Mailbox
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +80,6 @@ HEEDED_WITHIN = 5.0
 MAIN_GRACE = 3.0
 # States in which the bot's own code has nothing to run on.
 _WITHOUT_MAIN = frozenset({State.PAUSED, State.STOPPED, State.FAILED, State.NEEDS_LOGIN})
-# States that outlive the daemon.
-_AWAITED = frozenset({State.SUSPENDED, State.PAUSED, State.FAILED, State.NEEDS_LOGIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class AccountPlan:
     sign_ins: tuple[float, ...] = ()
     before: AccountSnapshot | None = None
     incident: Incident | None = None
+    configured: str | None = None  # as `marks` tells it
 
 
 class Account:
@@ -104,6 +106,7 @@ class Account:
         self,
         plan: AccountPlan,
         paths: AccountPaths,
+        outages: Outages,
         recorder: Recorder,
         clock: Clock,
         *,
@@ -119,6 +122,7 @@ class Account:
         Args:
             plan: what is configured.
             paths: the ways to Telegram.
+            outages: trouble that accounts share.
             recorder: the recovery log.
             clock: both clocks.
             starting: bounds how many accounts start at once.
@@ -131,6 +135,7 @@ class Account:
         self.plan = plan
         self.name = plan.name
         self._paths = paths
+        self._outages = outages
         self._recorder = recorder
         self._clock = clock
         self._jitter = jitter
@@ -138,20 +143,20 @@ class Account:
         self._evidence_of_code = evidence_of_code
         self._dispatcher = dispatcher
         path = paths.assign(plan.name, plan.candidates, plan.before.path if plan.before else None)
-        self._life = Life(rules=plan.rules, path=path, incident=plan.incident)
-        if plan.before is not None and plan.before.state is State.PAUSED:
-            # A person's word outlives a restart.
-            self._life = replace(self._life, state=State.PAUSED, since=plan.before.since)
+        self._life = restart.life_after(
+            plan.before, plan.incident, rules=plan.rules, path=path, configured=plan.configured, clock=clock
+        )
         last = plan.before.last_failure if plan.before else None
         self.journal = Journal(plan.name, recorder, clock, path, last)
         self._repeats = Repeats(self._raised)
         self._limited = plan.before.limited if plan.before else None
-        self._events: asyncio.Queue[tuple[int | None, Event]] = asyncio.Queue()
+        self._events: Mailbox[tuple[int | None, Event]] = Mailbox()
         self._generation = 0
         self._work: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
-        self._changed = asyncio.Event()
+        self._changed = Bell()
         self._over = False
+        self._at_end: AccountSnapshot | None = None
         self._link: AccountLink
         self._gate: Gate
         self._attempts: Attempts
@@ -174,13 +179,67 @@ class Account:
             online=self.online,
             crashed=self._crashed,
         )
+        self._prover = Prover(
+            is_online=lambda: self._life.state is State.ONLINE,
+            due=lambda: self._link.quiet_since + self.plan.prove_every,
+            ask=self._prove,
+            spawn=self._spawn,
+        )
 
     def wire(self, link: AccountLink, calls: Calls) -> None:
         """Give the account its link, and the calls that go over it through its gate."""
         self._link, self._gate = link, calls.gate
         self._attempts = Attempts(self.name, self._means, self.journal, link, calls)
-        if self._life.state is not State.PAUSED:
-            self.tell(Start())
+        if self._life.state in _WITHOUT_MAIN - {
+            State.STOPPED
+        }:  # what an earlier run has left: nobody waits for it
+            self._outages.left(self.name)
+        self.tell(Start())
+
+    def reconfigure(self, plan: AccountPlan, starting: AbstractAsyncContextManager[Any]) -> None:
+        """Go by another plan from now on; what is under way is not touched, and no path left: see `take_path`.
+
+        Args:
+            plan: as before but for its rules, candidates, overrides, budget and `prove_every`.
+            starting: bounds how many accounts start at once.
+        """
+        self.plan = plan
+        self._life = replace(self._life, rules=plan.rules)
+        self._means.ration.budget = plan.sign_in_budget
+        self._means = replace(
+            self._means, candidates=plan.candidates, overrides=plan.overrides, starting=starting
+        )
+        self._attempts.means = self._means
+
+    def ways(self, to: str | None = None) -> list[str]:
+        """The other paths that it may take and that are not known to be broken; of them only `to`, where that is given."""
+        others = self.plan.candidates if to is None else (to,)
+        return [
+            path for path in others if path != self.journal.path and self._paths.works(self._attempts, path)
+        ]
+
+    def rotate(self, to: str | None = None) -> str:
+        """Move to another path of its pool, now; calls are held until it is online there.
+
+        Args:
+            to: which; else the least loaded that is not broken.
+
+        Returns:
+            The path.
+        """
+        if to is None:
+            to = self._paths.rotate(self.name, self.plan.candidates, self.journal.path)
+        return self._move(self._paths.use(self.name, to))
+
+    def take_path(self) -> None:
+        """Connect anew over one of the present candidates: the same one, if it is still among them."""
+        self._move(self._paths.assign(self.name, self.plan.candidates, self.journal.path))
+
+    def _move(self, path: str) -> str:
+        self._stop_work()  # what is under way belongs to the path of before
+        self.journal.path = path
+        self.tell(Rotate(path))
+        return path
 
     # --- what others see ------------------------------------------------------------------------------
 
@@ -188,6 +247,16 @@ class Account:
     def state(self) -> State:
         """The state, as `status` shows it."""
         return self._life.state
+
+    @property
+    def traveller(self) -> Traveller:
+        """The account, as the paths know it."""
+        return self._attempts
+
+    @property
+    def path(self) -> str:
+        """The path of its link, or of the next one."""
+        return self.journal.path
 
     @property
     def client(self) -> Any:
@@ -204,45 +273,55 @@ class Account:
             if self._over or self._life.state in (State.PAUSED, State.FAILED, State.NEEDS_LOGIN):
                 failure = self._life.last_failure
                 raise AccountUnavailable(self.name, self._life.state.value, str(failure) if failure else None)
-            await self._changed.wait()
+            await self._changed.heard()
 
     def snapshot(self) -> AccountSnapshot:
         """What `status` shows."""
         life = self._life
-        incident = life.incident
+        incident, outage = life.incident, self._outages.of(self.name)
+        own = incident.id if incident is not None and incident.is_open else None
         return AccountSnapshot(
             name=self.name,
             state=life.state,
             since=life.since,
             path=self.journal.path,
-            user_id=self._link.user_id,
-            is_bot=self._link.is_bot,
+            user_id=self._known(self._link.user_id, "user_id"),
+            is_bot=self._known(self._link.is_bot, "is_bot"),
             limited=self._limited if self._limited and self._limited.holds(self._clock.now()) else None,
             retry_at=life.retry_at,
-            incident=incident.id if incident is not None and incident.is_open else None,
-            last_failure=self.journal.last,
+            incident=outage.id if outage is not None else own,
+            last_failure=outage.row if outage is not None and outage.row is not None else self.journal.last,
+            standing=standing(life, self._clock.now(), self._clock.monotonic(), self.plan.configured),
         )
 
+    def _known(self, found: Any, fact: str) -> Any:
+        """A fact that the link finds in the session, which an account that is off may not have opened yet."""
+        return getattr(self.plan.before, fact) if found is None and self.plan.before is not None else found
+
     def left(self) -> AccountPlan:
-        """Its plan, with what it leaves to whoever continues it: pause, path, incident and sign-ins."""
+        """Its plan, with what it leaves to whoever continues it: where it stands, path, incident and sign-ins."""
         return replace(
             self.plan,
-            before=self.snapshot(),
+            before=self._at_end or self.snapshot(),
             incident=self._life.incident,
             sign_ins=self._means.ration.past,
         )
 
     def tell(self, event: Event) -> None:
         """Tell the account something that is true whatever it is doing: Pause, Retry, Stop."""
-        self._events.put_nowait((None, event))
+        self._events.put((None, event))
 
     async def heeded(self) -> None:
         """Return when it has done what it was told so far, and that is on disk."""
         with suppress(TimeoutError):  # one whose driver has ended heeds nobody
             async with asyncio.timeout(HEEDED_WITHIN):
-                await self._events.join()
+                await self._events.emptied()
         if not self._over:
             await self._recorder.save_account(self.snapshot())
+
+    async def prepared(self) -> None:
+        """Have its stored session opened, for a sign-in; what prevents that is told by its next attempt."""
+        await self._attempts.prepared()
 
     def forget_limit(self) -> None:
         """A person says that it is no longer limited."""
@@ -252,7 +331,8 @@ class Account:
         """The link is gone (ports.LinkEvents)."""
         # It was no fresh link: what is counted in a row is counted from the next one on.
         failure = classify(evidence, overrides=self.plan.overrides, in_a_row=1)
-        self._post(self._generation, Failed(failure))
+        found = self._paths.lost(self._attempts, self.journal.path, evidence)
+        self._post(self._generation, Failed(failure, path_broken=found.broken, retry_in=found.retry_in))
 
     def link_overdue(self) -> None:
         """Answers are overdue (ports.LinkEvents)."""
@@ -288,19 +368,18 @@ class Account:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                updates = group.create_task(self._link.run(), name=f"updates:{self.name}")
-                prover = group.create_task(self._keep_proved(), name=f"prove:{self.name}")
-                if self._life.state is State.PAUSED:
-                    self._refuse()
-                await self._drive()
-                for task in (updates, prover):
-                    task.cancel()
+                self._link.begin(self._spawn)
+                try:
+                    await self._drive()
+                finally:
+                    self._prover.end()
+                    self._link.rest()
         except Exception as error:
             await self._break_down(error)
             raise
         finally:
             self._over = True
-            self._changed.set()
+            self._changed.ring()
             self._paths.leave(self.name)
             await self._link.shutdown()
             self._repeats.close()
@@ -318,29 +397,33 @@ class Account:
         if incident is not None and incident.is_open:
             now, mono = self._clock.now(), self._clock.monotonic()
             self.journal.incident(incident.closed(Result.FAILED, now, mono))
+        self._outages.left(self.name)
         self._gate.refuse(State.FAILED.value, str(failure), None)
-        await self._recorder.save_account(self.snapshot())
+        # No person mends that by an order: the next run begins anew.
+        self._at_end = replace(self.snapshot(), standing=None)
+        await self._recorder.save_account(self._at_end)
 
     async def _drive(self) -> None:
         while True:
             generation, event = await self._events.get()
-            self._events.task_done()  # nobody sees it before all of the below is done: up to the next get nothing waits
             if generation is not None and generation != self._generation:
                 continue
             last = self.snapshot() if isinstance(event, Stop) else None
             life, effects = step(self._life, event, self._moment())
-            changed = life.state is not self._life.state or life.retry_at != self._life.retry_at
+            changed = _matters(life) != _matters(self._life)
             self._life = life
+            if isinstance(event, Start):
+                self._say_where_it_stands()
             for effect in effects:
                 self._perform(effect)
             if changed:
                 if last is None:
                     self._save()
-                self._changed.set()
-                self._changed = asyncio.Event()
+                self._changed.ring()
             if last is not None:
                 await self._end_of_work()
-                await self._recorder.save_account(_as_left(last, self.snapshot()))
+                self._at_end = restart.as_left(last, self.snapshot())
+                await self._recorder.save_account(self._at_end)
                 return
 
     async def _end_of_work(self) -> None:
@@ -354,7 +437,7 @@ class Account:
         return Moment(self._clock.now(), self._clock.monotonic(), self._jitter(), self._new_id())
 
     def _post(self, generation: int, event: Event) -> None:
-        self._events.put_nowait((generation, event))
+        self._events.put((generation, event))
 
     def _save(self) -> None:
         self._spawn(self._recorder.save_account(self.snapshot()), "save")
@@ -386,7 +469,7 @@ class Account:
             case Log():
                 self._log(effect)
             case GiveUp(incident):
-                self.journal.incident(incident)
+                self._outages.given_up(self.name, self.journal.incident_row(incident))
 
     def _begin_work(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._stop_work()
@@ -400,6 +483,8 @@ class Account:
         self._work = None
 
     def _on_online(self) -> None:
+        self._prover.watch()
+        self._outages.online(self.name)
         self._gate.release(self._link.resent)
         self._code.start(self._link.client)
 
@@ -424,8 +509,8 @@ class Account:
         if home in self.plan.candidates:
             self.journal.path = self._paths.use(self.name, home)
         path = self.journal.path
-        await self._paths.back(path, self.plan.candidates)
-        self._post(generation, PathBack(elsewhere=not self._paths.works(path)))
+        await self._paths.back(self._attempts, path)
+        self._post(generation, PathBack(elsewhere=not self._paths.works(self._attempts, path)))
 
     async def _attempt(self, action: Action, *, verify: bool) -> None:
         generation = self._generation
@@ -433,24 +518,20 @@ class Account:
 
     # --- proof of life --------------------------------------------------------------------------------
 
-    async def _keep_proved(self) -> None:
-        """After `prove_every` seconds of silence, ask: revoked keys show themselves, and updates that have stopped."""
-        loop, every = asyncio.get_running_loop(), self.plan.prove_every
-        while True:
-            while self._life.state is not State.ONLINE:
-                await self._changed.wait()
-            left = self._link.quiet_since + every - loop.time()
-            if left > 0:
-                await asyncio.sleep(left)
-                continue
-            generation = self._generation
-            try:
-                await self._link.prove(self.journal.path)
-            except LinkFailed as failed:
-                failure = classify(failed.evidence, overrides=self.plan.overrides)
-                if failure.scope is not Scope.CALL:
-                    self._post(generation, Failed(failure))
-                await asyncio.sleep(max(failure.wait or 0.0, every))
+    async def _prove(self) -> float:
+        """Ask: revoked keys show themselves, and updates that have stopped. Give how long not to ask again."""
+        if self._attempts.flooded > 0:
+            return self._attempts.flooded
+        generation = self._generation
+        try:
+            await self._link.prove(self.journal.path)
+        except LinkFailed as failed:
+            failure = classify(failed.evidence, overrides=self.plan.overrides)
+            await self._attempts.keep_flood(failure)
+            if failure.scope is not Scope.CALL:
+                self._post(generation, Failed(failure))
+            return max(failure.wait or 0.0, self.plan.prove_every)
+        return 0.0
 
     def _crashed(self, error: BaseException) -> None:
         self.code_failed(self._evidence_of_code(error, step="main", path=self.journal.path))
@@ -459,6 +540,13 @@ class Account:
         self.journal.row(failure, Result.RAISED, Action.FAIL, count=count)
 
     # --- the record -----------------------------------------------------------------------------------
+
+    def _say_where_it_stands(self) -> None:
+        """What an earlier run has left is told, and kept for the run after this one."""
+        said = restart.told(self.snapshot())
+        if said is not None:
+            log.warning("%s", said, extra={"account": self.name})
+            self._save()
 
     def _limit(self, failure: Failure) -> None:
         error_id = failure.error_id or failure.evidence.message
@@ -470,10 +558,10 @@ class Account:
         self._save()
 
     def _log(self, entry: Log) -> None:
-        """Write one row of an incident, and the incident as it now stands."""
+        """Write one row of an incident, and the incident as it now stands; unless it is part of an outage."""
         incident = entry.incident
-        failure = entry.failure or self._life.last_failure or _before_restart(incident, self.journal.last)
-        self.journal.row(
+        failure = entry.failure or self._life.last_failure or restart.remembered(incident, self.journal.last)
+        row = self.journal.draft(
             failure,
             entry.result,
             entry.action,
@@ -481,8 +569,9 @@ class Account:
             attempt=entry.attempt,
             delay=entry.delay,
             duration=entry.duration,
+            of=entry.of,
         )
-        self.journal.incident(incident)
+        self._outages.log(self.name, Draft(self.journal, failure, row, self.journal.incident_row(incident)))
         if entry.result in (Result.FAILED, Result.NEEDS_LOGIN):
             self._spawn(self._tell_failed(), "failed")
 
@@ -491,17 +580,6 @@ class Account:
         await self._dispatcher.dispatch(self._attempts.context(Action.FAIL, self._life))
 
 
-def _as_left(before: AccountSnapshot, stopped: AccountSnapshot) -> AccountSnapshot:
-    """What awaits a person, or a time, still does when the daemon has stopped: `status` says so."""
-    if before.state not in _AWAITED:
-        return stopped
-    return replace(stopped, state=before.state, since=before.since, retry_at=before.retry_at)
-
-
-def _before_restart(incident: Incident, last: Row | None) -> Failure:
-    """The failure of an incident that an earlier run left open, as far as it is known."""
-    message = last.message if last is not None else "before the restart"
-    evidence = Evidence(Source.CODE, message, path=incident.path)
-    return Failure(
-        incident.kind, incident.scope, Remedy.RETRY, evidence, last.error_id if last is not None else None
-    )
+def _matters(life: Life) -> tuple[State, float | None, tuple[float, ...]]:
+    """What of a life is saved when it has changed, and seen by who waits for it."""
+    return life.state, life.retry_at, life.losses

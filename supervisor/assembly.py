@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supervisor import seats
+from supervisor import seats, specs
 from supervisor.account import Account, AccountPlan
+from supervisor.attempts import SIGN_IN
 from supervisor.calls import Calls
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.model import Config
 from supervisor.core.budget import SignInBudget
+from supervisor.core.classify import known_ids
+from supervisor.core.events import Excused
 from supervisor.core.failure import Kind, State
 from supervisor.core.incident import Incident
 from supervisor.core.ledger import Flood, Ledger, restore
 from supervisor.core.lifecycle import Rules
 from supervisor.gate import Gate, Limits
 from supervisor.logins import Logins, Seat
-from supervisor.paths import Paths
-from supervisor.ports import AccountSnapshot, Clock, Dispatcher, FloodRow, IncidentRow, Saved, SignIn
-from supervisor.record.store import Store
+from supervisor.marks import Marks
+from supervisor.outages import Fleet, Outages
+from supervisor.paths import HOME_DC, Paths
+from supervisor.paths import Limits as PathLimits
+from supervisor.ports import (
+    AccountSnapshot,
+    Clock,
+    Dispatcher,
+    FloodRow,
+    IncidentRow,
+    PathSnapshot,
+    Recorder,
+    Saved,
+    SignIn,
+)
+from supervisor.rations import SignInRation
+from supervisor.waves import Waves
 
 if TYPE_CHECKING:
     from supervisor.telegram.link import TelegramLink
@@ -42,7 +59,7 @@ class _Ended:
 class Assembly:
     """Everything that is made of one configuration. Build it inside a running loop: it imports pyrogram."""
 
-    def __init__(self, config: Config, saved: Saved, store: Store, db: Any, clock: Clock) -> None:
+    def __init__(self, config: Config, saved: Saved, store: Recorder, db: Any, clock: Clock) -> None:
         """Begin; no account is built yet.
 
         Args:
@@ -57,16 +74,38 @@ class Assembly:
         self._store = store
         self._db = db
         self._clock = clock
-        self._server = _server_address(config)
-        self._proxies = _proxy_addresses(config)
+        self._server = specs.server(config)
+        self._proxies = specs.proxies(config)
+        self._leaving: set[str] = set()  # proxies that are gone, as long as somebody may be on them
         self._starting = asyncio.Semaphore(config.settings.start_limit)  # how many accounts start at once
         self._accounts: dict[str, Account] = {}
         self._links: dict[str, TelegramLink] = {}
-        self._gates: dict[str, Gate] = {}
+        self._calls: dict[str, Calls] = {}
         self._identities: dict[str, str] = {}
         self._ended: dict[str, _Ended] = {}  # by identity
-        budget = config.settings.connect_budget
-        self.paths = Paths(config.proxies, self._probe, clock, budget, self._add_proxy)
+        self._marks = Marks(config.settings.state_dir)
+        known_ids()  # the error table is read now: where something fails there may be no file left to be opened
+        server = config.telegram.server
+        self.paths = Paths(
+            config.proxies,
+            self._probe,
+            clock,
+            _path_limits(config),
+            self._add_proxy,
+            recorder=store,
+            jitter=random.random,
+            home=server.dc_id if server is not None else HOME_DC,
+            saved=saved.paths,
+        )
+        self.outages = Outages(
+            store,
+            clock,
+            Fleet(self.paths.population, self.paths.is_down, self._excuse),
+            new_id=_new_id,
+            stable_after=config.settings.stable_after,
+        )
+        self.outages.restore(saved.incidents, config.accounts)
+        self.waves = Waves(self.outages, clock, self.paths.population, random.random)
 
     # --- a changed file -------------------------------------------------------------------------------
 
@@ -82,18 +121,35 @@ class Assembly:
         for name in ended:
             self._end(name, is_continued=self._identities[name] in identities, stays=name in config.accounts)
         old, self._config = self._config, config
-        self._server = _server_address(config)
+        self._server = specs.server(config)
         if config.settings.start_limit != old.settings.start_limit:
             self._starting = asyncio.Semaphore(config.settings.start_limit)
-        # In place: links that run look their proxies up here.
-        for gone in old.proxies.keys() - config.proxies.keys():
-            del self._proxies[gone]
-        self._proxies.update(_proxy_addresses(config))
+        self._leaving = (self._leaving | old.proxies.keys()) - config.proxies.keys()
+        self._proxies.update(specs.proxies(config))  # in place: links that run look their proxies up here
         changed = [name for name, proxy in config.proxies.items() if old.proxies.get(name, proxy) != proxy]
-        self.paths.reconfigure(config.proxies, changed, config.settings.connect_budget)
+        self.paths.reconfigure(config.proxies, changed, _path_limits(config))
+        self.outages.stable_after = config.settings.stable_after
+
+    def adapted(self) -> None:
+        """All have taken over what has changed: nobody is on a proxy any longer that is gone."""
+        for gone in self._leaving:
+            self._proxies.pop(gone, None)
+        self._leaving = set()
+        self.paths.reconfigure(self._config.proxies, (), _path_limits(self._config))
+
+    def adapt(self, name: str) -> None:
+        """Let an account that runs go by the present configuration; nothing of it is stopped.
+
+        Args:
+            name: its name.
+        """
+        configured, account, config = self._config.accounts[name], self._accounts[name], self._config
+        account.reconfigure(replace(account.plan, **self._rules(configured)), self._starting)
+        self._calls[name].reconfigure(self._limits(configured), config.policies, config.overrides)
+        self._links[name].reconfigure(self._link_spec(configured))
 
     def _end(self, name: str, *, is_continued: bool, stays: bool) -> None:
-        account, gate = self._accounts.pop(name), self._gates.pop(name)
+        account, gate = self._accounts.pop(name), self._calls.pop(name).gate
         del self._links[name]
         left = account.left()
         # What the run before left under this name has been taken up; another session gets what a restart would give it.
@@ -105,7 +161,9 @@ class Assembly:
         if not is_continued:
             if left.incident is not None and left.incident.is_open:
                 now, mono = self._clock.now(), self._clock.monotonic()
-                account.journal.incident(left.incident.closed(None, now, mono))
+                closed = left.incident.closed(None, now, mono)
+                self.outages.given_up(name, account.journal.incident_row(closed))
+            self.outages.left(name)
             left = replace(left, before=None, incident=None)
         self._ended[self._identities.pop(name)] = _Ended(left, gate.ledger)
 
@@ -113,7 +171,7 @@ class Assembly:
         """Keep an account's waits and sign-ins under its new name too: a restart looks for them there."""
         for at in self._accounts[name].plan.sign_ins:
             await self._store.save_sign_in(SignIn(name, at))
-        ledger = self._gates[name].ledger
+        ledger = self._calls[name].gate.ledger
         for flood in ledger.rows(self._clock.now(), self._clock.monotonic()):
             await self._store.save_flood(
                 FloodRow(name, flood.method, flood.peer, flood.seen_at, flood.seconds)
@@ -121,10 +179,24 @@ class Assembly:
 
     # --- paths ----------------------------------------------------------------------------------------
 
-    async def _probe(self, path: str) -> None:
-        from supervisor.telegram.spec import probe_path
+    def path_snapshots(self) -> list[PathSnapshot]:
+        """What `status` shows of the paths, their outages included."""
+        shown = ((path, self.outages.on(path.name)) for path in self.paths.snapshots())
+        return [replace(path, incident=outage.id) if outage else path for path, outage in shown]
 
-        await probe_path(path, self._proxies, self._server, self._config.settings.connect_timeout)
+    async def _probe(self, path: str, dc: int) -> float:
+        """Ask whether Telegram answers on a path to a datacenter, as an account that is at home there reaches it."""
+        from supervisor.telegram.plain import probe
+        from supervisor.telegram.spec import home_route
+
+        there = next((link for link in self._links.values() if link.dc == dc), None)
+        route = there.route(path) if there is not None else home_route(path, self._proxies, self._server)
+        return await probe(route, timeout=self._config.settings.connect_timeout)
+
+    def _excuse(self, name: str) -> None:
+        account = self._accounts.get(name)
+        if account is not None:
+            account.tell(Excused())
 
     def _add_proxy(self, url: str) -> str:
         from supervisor.telegram.dial import proxy_from_url
@@ -157,6 +229,7 @@ class Assembly:
         account = self._accounts[name] = Account(
             self._plan(configured, ended),
             self.paths,
+            self.outages,
             self._store,
             self._clock,
             starting=self._starting,
@@ -169,24 +242,17 @@ class Assembly:
         link = self._links[name] = TelegramLink(
             self._link_spec(configured), self._db, account, account.code_failed
         )
-        calls = self._calls(configured, link, account)
-        self._gates[name] = calls.gate
+        calls = self._calls[name] = self._new_calls(configured, link, account)
         if ended is not None:
             calls.gate.ledger = ended.ledger
         account.wire(link, calls)
         return account
 
-    def _calls(self, configured: AccountConfig, link: TelegramLink, account: Account) -> Calls:
+    def _new_calls(self, configured: AccountConfig, link: TelegramLink, account: Account) -> Calls:
         from supervisor.telegram import queries
 
-        name, config, settings = configured.name, self._config, self._config.settings
-        limits = Limits(
-            settings.call_timeout,
-            settings.max_wait,
-            settings.max_held,
-            settings.release_rate_of(is_bot=configured.is_bot is not False),
-        )
-        gate = Gate(name, self._store, self._clock, limits, queries.flood_wait)
+        name, config = configured.name, self._config
+        gate = Gate(name, self._store, self._clock, self._limits(configured), queries.flood_wait)
         floods = [
             Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name
         ]
@@ -203,23 +269,46 @@ class Assembly:
             jitter=random.random,
             new_id=_new_id,
             report=account.call_failed,
+            wave=functools.partial(self.waves.met, name),
         )
 
+    def _limits(self, configured: AccountConfig) -> Limits:
+        settings = self._config.settings
+        return Limits(
+            settings.call_timeout,
+            settings.max_wait,
+            settings.max_held,
+            settings.release_rate_of(is_bot=configured.is_bot is not False),
+        )
+
+    def _rules(self, configured: AccountConfig) -> dict[str, Any]:
+        """What of an account's plan may change while it runs."""
+        config, can_relogin = self._config, configured.bot_token is not None
+        return {
+            "rules": Rules(
+                config.policies,
+                config.settings.stable_after,
+                can_relogin,
+                config.settings.flap_limit,
+                config.settings.flap_window,
+            ),
+            "candidates": configured.proxies,
+            "overrides": config.overrides,
+            "sign_in_budget": self._sign_in_budget,
+            "prove_every": config.settings.prove_every,
+            "configured": self._marks.of(configured, config.telegram),
+        }
+
     def _plan(self, configured: AccountConfig, ended: _Ended | None) -> AccountPlan:
-        name, settings = configured.name, self._config.settings
-        can_relogin = configured.bot_token is not None
+        name = configured.name
         opened = [row for row in self._saved.incidents if row.account == name and row.closed_at is None]
         plan = AccountPlan(
             name=name,
-            rules=Rules(self._config.policies, settings.stable_after, can_relogin),
-            candidates=configured.proxies,
             main=configured.main,
-            overrides=self._config.overrides,
-            sign_in_budget=self._sign_in_budget,
-            prove_every=settings.prove_every,
             sign_ins=tuple(s.at for s in self._saved.sign_ins if s.account == name),
             before=self._saved.accounts.get(name),
             incident=_incident(opened[-1], self._clock) if opened else None,
+            **self._rules(configured),
         )
         if ended is None:
             return plan
@@ -233,27 +322,7 @@ class Assembly:
         return SignInBudget(settings.sign_ins_per_hour, settings.sign_ins_per_day)
 
     def _link_spec(self, configured: AccountConfig) -> Any:
-        from supervisor.telegram.session import Timings
-        from supervisor.telegram.spec import LinkSpec
-
-        settings, telegram = self._config.settings, self._config.telegram
-        return LinkSpec(
-            name=configured.name,
-            identity=configured.identity,
-            api_id=telegram.api_id,
-            api_hash=telegram.api_hash.reveal(),
-            bot_token=configured.bot_token.reveal() if configured.bot_token else None,
-            session_file=configured.session_file,
-            session_string=configured.session_string.reveal() if configured.session_string else None,
-            server=self._server,
-            timings=Timings(settings.connect_timeout, settings.answer_timeout, settings.silence_timeout),
-            message_cache=settings.message_cache,
-            skip_missed=settings.missed_updates == "skip",
-            plugins=configured.plugins,
-            bases=(*self._config.search_path, Path.cwd()),
-            options=configured.client,
-            proxies=self._proxies,
-        )
+        return specs.link(self._config, configured, self._server, self._proxies)
 
     def reconfigure_logins(self, logins: Logins, renamed: Mapping[str, str]) -> None:
         """Let the sign-ins go by the present configuration too."""
@@ -282,19 +351,38 @@ class Assembly:
         configured = seats.user(name, self._config.accounts)
         return seats.RunningSeat(configured, self._links[name], self._accounts, self.paths)
 
-    def _lone_seat(self, name: str) -> Seat:
+    def lone_bot(self, name: str) -> seats.LoneBot:
+        """A bot that no daemon runs, as a sign-in needs it."""
+        configured, now, mono = self._config.accounts[name], self._clock.now(), self._clock.monotonic()
+        link = self._lone_link(configured)
+        past = tuple(s.at for s in self._saved.sign_ins if s.account == name)
+        ration = SignInRation(name, self._sign_in_budget, past, self._store, self._clock)
+        floods = [
+            Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name
+        ]
+        return seats.LoneBot(
+            configured, link, ration, restore(floods, now, mono).remaining(SIGN_IN, None, mono)
+        )
+
+    def _lone_link(self, configured: AccountConfig) -> TelegramLink:
         from supervisor.telegram.link import TelegramLink
 
-        configured = seats.user(name, self._config.accounts)
-        link = self._links[name] = TelegramLink(
+        link = self._links[configured.name] = TelegramLink(
             self._link_spec(configured), self._db, seats.Deaf(), lambda _evidence: None
         )
+        return link
+
+    def _lone_seat(self, name: str) -> Seat:
+        configured = seats.user(name, self._config.accounts)
+        link = self._lone_link(configured)
         before = self._saved.accounts.get(name)
         return seats.LoneSeat(configured, link, before, self._config.overrides, self._no_longer_needed)
 
     async def _no_longer_needed(self, before: AccountSnapshot) -> None:
         now = self._clock.now()
-        await self._store.save_account(replace(before, state=State.STOPPED, since=now, retry_at=None))
+        await self._store.save_account(
+            replace(before, state=State.STOPPED, since=now, retry_at=None, standing=None)
+        )
 
     async def shutdown_links(self) -> None:
         """Close the links of accounts that nobody runs; an account closes its own."""
@@ -302,25 +390,16 @@ class Assembly:
             await link.shutdown()
 
 
-def _server_address(config: Config) -> Any:
-    from supervisor.telegram.keyexchange import public_key_from_pem
-    from supervisor.telegram.spec import ServerAddress
-
-    server = config.telegram.server
-    if server is None:
-        return None
-    return ServerAddress(server.host, server.port, server.dc_id, public_key_from_pem(server.public_key))
-
-
-def _proxy_addresses(config: Config) -> dict[str, Any]:
-    from supervisor.telegram.dial import ProxyAddress
-
-    return {
-        p.name: ProxyAddress(
-            p.scheme, p.host, p.port, p.username, p.password.reveal() if p.password else None
-        )
-        for p in config.proxies.values()
-    }
+def _path_limits(config: Config) -> PathLimits:
+    settings = config.settings
+    rate_limit = config.policies[Kind.RATE_LIMIT]
+    return PathLimits(
+        settings.connect_budget,
+        settings.connect_total,
+        settings.probe_budget,
+        settings.breaker_failures,
+        rate_limit,
+    )
 
 
 def _incident(row: IncidentRow, clock: Clock) -> Incident:

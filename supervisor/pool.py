@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from supervisor.account import Account
-from supervisor.core.lifecycle import Pause, Retry, Stop
+from supervisor.core.events import Pause, Retry, Stop
 from supervisor.ports import AccountSnapshot
 
 log = logging.getLogger(__name__)
@@ -16,6 +16,10 @@ log = logging.getLogger(__name__)
 # How long accounts may take to stop, and then to be cancelled, so that a stop ends within 10 s. Seconds.
 STOP_GRACE = 5.0
 CANCEL_GRACE = 1.5
+# Accounts that are built in one pass of the event loop while others run.
+A_FEW = 10
+# Accounts that begin in one pass of the event loop; what each does first takes half a millisecond.
+AT_ONCE = 50
 
 
 class Pool:
@@ -39,8 +43,11 @@ class Pool:
         """Run every account until `stop`; stays up when all have failed, or there is none."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for account in self.accounts.values():
-                self._begin(account)
+            for number, account in enumerate(list(self.accounts.values()), 1):
+                if self.accounts.get(account.name) is account:  # else it was taken out meanwhile
+                    self._begin(account)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
             await self._stopped.wait()
 
     def _begin(self, account: Account) -> None:
@@ -91,16 +98,18 @@ class Pool:
                 del self.accounts[name]
         return stuck
 
-    def put_in(self, names: Iterable[str], order: Iterable[str]) -> None:
-        """Build and start some accounts.
+    async def put_in(self, names: Iterable[str], order: Iterable[str]) -> None:
+        """Build and start some accounts, a few in each pass of the loop: those that run are not held up.
 
         Args:
             names: theirs.
             order: all names, as they are to be shown; those that it leaves out come last.
         """
-        for name in names:
+        for number, name in enumerate(names, 1):
             self.accounts[name] = self._build(name)
             self._begin(self.accounts[name])
+            if number % A_FEW == 0:
+                await asyncio.sleep(0)
         shown = [name for name in order if name in self.accounts]
         self.accounts = {name: self.accounts[name] for name in dict.fromkeys((*shown, *self.accounts))}
 

@@ -27,7 +27,7 @@ class SignInRation:
             clock: both clocks.
         """
         self._account = account
-        self._budget = budget
+        self.budget = budget
         self._past = list(past)
         self._recorder = recorder
         self._clock = clock
@@ -52,7 +52,7 @@ class SignInRation:
             raise _refused(path, flooded, f"Telegram wants no sign-in for {flooded:.0f} s more")
         # A clock that went back would keep sign-ins of the future in the budget for as long as it went.
         self._past = [min(at, now) for at in self._past if now - at < DAY]
-        wait = self._budget.wait(self._past, now)
+        wait = self.budget.wait(self._past, now)
         if wait > 0:
             used_up = "the sign-ins of this account are used up (sign_ins_per_hour/day)"
             raise _refused(path, wait, f"{used_up}; the next in {wait:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,15 @@ from supervisor.config.model import DIRECT
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.words import did_you_mean
 from supervisor.core.classify import classify
+from supervisor.core.codes import code_of
+from supervisor.core.events import Retry
 from supervisor.core.failure import Evidence, Kind, Override, Remedy, Source, State
-from supervisor.core.lifecycle import Retry
 from supervisor.errors import LoginRefused
 from supervisor.ports import AccountPaths, AccountSnapshot, LinkEvents, LinkFailed
 
 if TYPE_CHECKING:
     from supervisor.account import Account
+    from supervisor.rations import SignInRation
     from supervisor.telegram.link import TelegramLink
     from supervisor.telegram.login import Login
 
@@ -37,6 +40,9 @@ def user(name: str, accounts: Mapping[str, AccountConfig]) -> AccountConfig:
         )
         raise LoginRefused("configuration", text)
     return account
+
+
+_ENDED_BY_A_LOGIN = (State.NEEDS_LOGIN, State.FAILED, State.SUSPENDED)
 
 
 class _Seat:
@@ -88,7 +94,9 @@ class RunningSeat(_Seat):
     async def user_id(self) -> int | None:
         """Who is signed in, unless the account needs a login."""
         state = self._account.state
-        if self._link.client is None and state is State.PAUSED:  # since before the daemon's start
+        if state in (State.FAILED, State.NEEDS_LOGIN):  # perhaps since before the daemon's start
+            await self._account.prepared()
+        if self._link.client is None and state is State.PAUSED:  # the same
             raise LoginRefused("paused", f"{self.name} is paused; first: tg-supervisor resume {self.name}")
         if self._link.client is None:
             raise LoginRefused("not_ready", f"{self.name} is {state.value}; try again", retryable=True)
@@ -102,7 +110,7 @@ class RunningSeat(_Seat):
 
     async def login(self, path: str) -> Login:
         """A sign-in; its connection counts like any other."""
-        await self._paths.slot(path)
+        await self._paths.slot(self._account.traveller, path)
         return await super().login(path)
 
     async def signed_in(self) -> None:
@@ -170,9 +178,54 @@ class LoneSeat(_Seat):
         return classify(failed.evidence, overrides=self._overrides).kind
 
     async def signed_in(self) -> None:
-        """Let `status` no longer say that a login is needed."""
-        if self._before is not None and self._before.state is State.NEEDS_LOGIN:
+        """Let the next run bring the account online, and `status` say that it waits for nobody."""
+        if self._before is not None and self._before.state in _ENDED_BY_A_LOGIN:
             await self._note(self._before)
+
+
+class LoneBot:
+    """A bot whose daemon does not run, signed in by its token, within its ration."""
+
+    def __init__(
+        self, configured: AccountConfig, link: TelegramLink, ration: SignInRation, flooded: float
+    ) -> None:
+        self._configured = configured
+        self._link = link
+        self._ration = ration
+        self._flooded = flooded
+
+    async def sign_in(self) -> int:
+        """Sign in, unless its session is good already; give its user id.
+
+        Raises:
+            LoginRefused: Telegram would not have it, or could not be reached.
+        """
+        name = self._configured.name
+        try:
+            await self._link.prepare(_no_calls)
+            await self._opened()
+        except TypeError as error:
+            raise LoginRefused("configuration", f"accounts.{name}.client: {error}") from error
+        except LinkFailed as failed:
+            advice = code_of(classify(failed.evidence)).advice.replace("NAME", name)
+            raise LoginRefused("failed", f"{name}: {failed.evidence.message}. {advice}") from failed
+        assert self._link.user_id is not None
+        return self._link.user_id
+
+    async def _opened(self) -> None:
+        """Open the link over the first of its paths that works; of the last, raise what failed."""
+        *others, last = self._configured.proxies or (DIRECT,)
+        for path in others:
+            try:
+                await self._open(path)
+                return
+            except LinkFailed as failed:
+                if classify(failed.evidence).kind not in (Kind.PROXY, Kind.CONNECTION):
+                    raise
+        await self._open(last)
+
+    async def _open(self, path: str) -> None:
+        await self._link.open(path, functools.partial(self._ration.take, path, self._flooded))
 
 
 class Deaf(LinkEvents):

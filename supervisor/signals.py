@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import threading
@@ -15,13 +14,6 @@ from supervisor import frames
 
 # From the signal to the end of the process, where something does not let go of it: within the 10 s. Seconds.
 LAST_RESORT = 9.0
-
-
-def raise_file_limit() -> None:
-    """One socket an account: raise the soft limit on open files to the hard one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def obey(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reread: asyncio.Event) -> None:

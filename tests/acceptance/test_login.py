@@ -183,7 +183,10 @@ async def test_a_person_signs_in_while_the_daemon_runs(dc: Datacenter, site: Sit
 
 @pytest.mark.parametrize("with_daemon", [True, False])
 async def test_a_revoked_session_is_signed_in_anew(dc: Datacenter, site: Site, with_daemon: bool) -> None:
-    """After SESSION_REVOKED `login` asks for a code again, either way, and the account comes back."""
+    """After SESSION_REVOKED `login` asks for a code again, either way, and the account comes back.
+
+    The daemon is another one by then, which has connected nothing for an account that needs a login.
+    """
     user = add_user(site)
     assert (await piped(site, f"{CODE}\n")).code == 0
     daemon = site.run()
@@ -191,7 +194,13 @@ async def test_a_revoked_session_is_signed_in_anew(dc: Datacenter, site: Site, w
     dc.revoke(user)
     dc.reset_links(user)
     await daemon.state("needs_login", "sales-user")
-    if not with_daemon:
+    if with_daemon:
+        await daemon.kill()
+        connections = len(dc.seen.connections)
+        daemon = site.run()
+        await daemon.state("needs_login", "sales-user")
+        assert len(dc.seen.connections) == connections
+    else:
         await daemon.stop()
         assert (await site.command("status", "--json")).json()["accounts"][0]["state"] == "needs_login"
     assert (await piped(site, f"{CODE}\n")).code == 0

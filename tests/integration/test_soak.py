@@ -224,7 +224,8 @@ async def _soaking(directory: Path) -> AsyncIterator[Soak]:
     async with Datacenter(latency=0.02) as dc:
         configured = tuple(Proxy(name, "socks5", "127.0.0.1", proxy.port) for name, proxy in proxies.items())
         budget: dict[str, Any] = {"sign_ins_per_hour": 10_000, "sign_ins_per_day": 10_000}
-        fleet = Fleet(dc, directory, ACCOUNTS, configured, stable_after=WELL, **budget)
+        # So many faults an hour are flapping, and would be damped: here each of them is to be recovered from.
+        fleet = Fleet(dc, directory, ACCOUNTS, configured, stable_after=WELL, flap_limit=10_000, **budget)
         for name in fleet.names[PROXIED:]:
             fleet.change(name, proxies=())
         async with fleet.running():

@@ -15,6 +15,7 @@ from supervisor import actions
 from supervisor.account import Account, AccountPlan
 from supervisor.calls import Calls
 from supervisor.core.budget import SignInBudget
+from supervisor.core.events import Pause, Retry, Stop
 from supervisor.core.failure import (
     DEFAULT_POLICIES,
     Action,
@@ -29,10 +30,11 @@ from supervisor.core.failure import (
     State,
 )
 from supervisor.core.incident import Incident
-from supervisor.core.lifecycle import Pause, Retry, Rules, Stop
+from supervisor.core.lifecycle import Rules
 from supervisor.errors import AccountUnavailable
 from supervisor.gate import Gate, Limits
-from supervisor.ports import AccountSnapshot, Limited, RpcFailed
+from supervisor.outages import Fleet, Outages
+from supervisor.ports import AccountSnapshot, Diagnosis, Limited, RpcFailed
 from tests.unit.fakes import (
     NOW,
     FakeClient,
@@ -51,6 +53,8 @@ START = NOW + 1000.0
 USER = Rules(DEFAULT_POLICIES, can_relogin=False)
 SEND = "messages.SendMessage"
 
+NOBODY = Fleet(population=dict, is_down=lambda _: False, excuse=lambda _: None)
+
 Make = Callable[..., Account]
 
 
@@ -64,6 +68,7 @@ def make(
         account = Account(
             AccountPlan("bot", **{"rules": Rules(DEFAULT_POLICIES), **plan}),
             paths,
+            Outages(recorder, clock, NOBODY, new_id=lambda: next(ids), stable_after=60.0),
             recorder,
             clock,
             starting=starting,
@@ -344,8 +349,8 @@ async def test_where_every_proxy_is_broken_an_account_waits_on_its_own(
 ) -> None:
     """It left it because nothing came any more; the others are silent too, so it was Telegram: it goes back."""
 
-    async def all_broken(*_: object) -> tuple[bool, bool]:
-        return True, False
+    async def all_broken(*_: object) -> Diagnosis:
+        return Diagnosis(broken=True)
 
     monkeypatch.setattr(paths, "diagnose", all_broken)
     silence = failed(Source.SILENCE, "nothing came", path="de1")

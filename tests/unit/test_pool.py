@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from supervisor.account import Account
+from supervisor.core.events import Event, Pause, Retry, Stop
 from supervisor.core.failure import State
-from supervisor.core.lifecycle import Event, Pause, Retry, Stop
 from supervisor.pool import Pool
 from supervisor.ports import AccountSnapshot
 from tests.unit.fakes import settle, virtual
@@ -25,6 +25,8 @@ class Member:
         self.told: list[Event] = []
         self.forgiven = 0
         self.cancelled = False
+        self.path = "direct"
+        self.moves = 0
         self._slow, self._deaf, self._fails = slow, deaf, fails
         self._stopped = asyncio.Event()
         self._online = asyncio.Event()
@@ -47,6 +49,12 @@ class Member:
 
     def forget_limit(self) -> None:
         self.forgiven += 1
+
+    def take_path(self) -> None:
+        self.moves += 1
+
+    async def heeded(self) -> None:
+        return
 
     def come_online(self) -> None:
         self._online.set()
