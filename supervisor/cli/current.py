@@ -27,6 +27,7 @@ COLORS = {
     "paused": "blue",
     "stopped": "bright_black",
 }
+PATH_COLORS = {"ok": "green", "broken": "red"}
 
 
 def from_daemon(state_dir: Path) -> Found | None:
@@ -53,9 +54,11 @@ def from_last_run(path: Path) -> tuple[Found, str]:
     """
     with queries.opened(path) as db:
         if db is None:
-            return last_status([], None), f"no daemon is running, and none has run yet: there is no {path}"
+            return last_status(
+                [], [], None
+            ), f"no daemon is running, and none has run yet: there is no {path}"
         run = queries.last_run(db)
-        found = last_status(queries.accounts(db), run)
+        found = last_status(queries.accounts(db), queries.paths(db), run)
     if run is None:
         return found, "no daemon is running"
     if run.stopped_at is not None:
@@ -78,6 +81,24 @@ def broken_paths(found: Mapping[str, Any]) -> str:
     """The paths that do not work; empty where all do."""
     broken = [path["name"] for path in found["paths"] if path["state"] == "broken"]
     return f"broken paths: {', '.join(broken)}" if broken else ""
+
+
+def path_cells(path: Mapping[str, Any]) -> list[str | tuple[str, str]]:
+    """A path as a row of the table: name, state and breaker, accounts, how often and how fast Telegram answered, its last trouble."""
+    said = path["state"] if path["breaker"] == "closed" else f"{path['state']}, breaker {path['breaker']}"
+    rate, latency, failure = path["success_rate"], path["latency_ms"], path["last_failure"]
+    last = f"{when(failure['at'])} {failure['message']}" if failure else ""
+    if path["next_probe_at"]:
+        probe = f"next probe {when(path['next_probe_at'])}"
+        last = f"{probe}; {last}" if last else probe
+    return [
+        path["name"],
+        (said.replace("_", " "), PATH_COLORS.get(path["state"], "")),
+        f"{path['accounts']:,}",
+        "" if rate is None else f"{100 * rate:.4g} %",
+        "" if latency is None else f"{latency:.0f} ms",
+        last,
+    ]
 
 
 def cells(account: Mapping[str, Any]) -> list[str | tuple[str, str]]:

@@ -11,9 +11,11 @@ import click
 
 from supervisor.cli.common import ExitCode, Options, options, say
 from supervisor.cli.tables import clean, colored
-from supervisor.cli.words import span
+from supervisor.cli.words import span, when
 from supervisor.config.load import load_judgement
+from supervisor.errors import ConfigError, SupervisorError
 from supervisor.report.explain import explain as judge
+from supervisor.report.explain import explain_path
 
 _WIDTH = 78
 _LABEL = 11
@@ -31,17 +33,22 @@ _COLORS = {
 @options
 @click.pass_obj
 def explain(given: Options, error: tuple[str, ...]) -> int:
-    """Say what would be done about an error, and why.
+    """Say what would be done about an error, and why; or how a path does.
 
     ERROR is an id (FLOOD_WAIT_35), a code (500, -404), both, or the line in which a client library printed them; or one
-    of proxy, socket, silence, protocol, storage, for what has no id; or one of the numbers of docs/errors.md (4011). The [recovery] and [classify] tables of the
-    configuration count, where it can be read. An unknown error is no failure of this command: exit code 0.
+    of proxy, socket, silence, protocol, storage, for what has no id; or one of the numbers of docs/errors.md (4011). The
+    [recovery] and [classify] tables of the configuration count, where it can be read. An unknown error is no failure of
+    this command: exit code 0. The name of a proxy, or direct, tells how that path does: its breaker, how often Telegram
+    answered on it, its open incident.
     """
     text = " ".join(error)
     if not any(sign.isalnum() for sign in text):
         raise click.UsageError("ERROR must be an id, as FLOOD_WAIT_35, or a code, as -404")
     judgement = load_judgement(given.config_path)
     found = judge(text, judgement.policies, judgement.overrides)
+    if not found["known"] and (path := _find_path(text, given)) is not None:
+        _show_path(path, given)
+        return ExitCode.OK
     found["config"] = str(given.config_path) if judgement.read else None
     for problem in judgement.problems:
         say(problem if judgement.read else f"{problem}; the defaults are shown")
@@ -52,6 +59,62 @@ def explain(given: Options, error: tuple[str, ...]) -> int:
     else:
         _show(found, given)
     return ExitCode.OK
+
+
+def _find_path(name: str, given: Options) -> dict[str, Any] | None:
+    """A path of the running daemon, or of the last run; None where none is called so."""
+    from supervisor.cli.current import from_daemon, from_last_run
+    from supervisor.record import queries
+    from supervisor.record.incidents import incident
+
+    try:
+        state_dir = given.state_dir()
+        db_path = state_dir / "recovery.db"
+        status = from_daemon(state_dir) or from_last_run(db_path)[0]
+        path = next((path for path in status["paths"] if path["name"] == name), None)
+        if path is None:
+            return None
+        with queries.opened(db_path) as db:
+            found = incident(db, path["incident"]) if db is not None and path["incident"] else None
+    except ConfigError:
+        return None  # what is wrong with it is said with the judgement
+    except SupervisorError as error:
+        say(f"whether a path is called so cannot be told: {error}")
+        return None
+    return explain_path(path, found)
+
+
+def _show_path(found: Mapping[str, Any], given: Options) -> None:
+    if given.as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    path = found["path"]
+    title = f"{path['name']}  (a path)"
+    click.echo(click.style(title, bold=True) if given.color else title, color=given.color)
+    _print_lines(_path_lines(path, found["open_incident"], found["why"]), 2, given)
+
+
+def _path_lines(
+    path: Mapping[str, Any], incident: Mapping[str, Any] | None, why: str
+) -> Iterator[tuple[str, str]]:
+    yield "state", f"{path['state']}, {path['accounts']:,} accounts on it"
+    since = f" since {when(path['since'])}" if path["since"] else ""
+    yield "breaker", f"{path['breaker'].replace('_', ' ')}{since}"
+    if path["next_probe_at"]:
+        yield "next probe", when(path["next_probe_at"])
+    tried = path["succeeded"] + path["failed"]
+    if tried:
+        rate = f"{path['succeeded']:,} of {tried:,} times ({100 * path['success_rate']:.4g} %)"
+        yield "answered", rate if path["latency_ms"] is None else f"{rate}, after {path['latency_ms']:.0f} ms"
+    if path["last_failure"]:
+        yield "last", f"{when(path['last_failure']['at'])} {path['last_failure']['message']}"
+    if incident:
+        touched = f"{incident['failures']:,} failures, {len(incident['accounts']):,} accounts touched"
+        yield (
+            "incident",
+            f"{incident['id']}: {incident['kind']} since {when(incident['opened_at'])}; {touched}",
+        )
+    yield "why", why
 
 
 def _show_numbered(found: Mapping[str, Any], given: Options) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.common import ExitCode, Options, options, say, since_option
+from supervisor.cli.common import ExitCode, Options, options, say, say_what_is_missing, since_option
 from supervisor.cli.tables import colored
 from supervisor.cli.words import log_line
 from supervisor.core.failure import Kind
 from supervisor.record import queries
 from supervisor.record.queries import LogFilter
-from supervisor.record.rows import LogRow, row_json
+from supervisor.record.rows import LogRow
 
 _POLL = 0.5  # s between two looks at the file, with --follow
 _COLORS = {
@@ -90,6 +90,7 @@ def _show_newest(path: Path, wanted: LogFilter, limit: int, given: Options) -> i
     with queries.opened(path) as db:
         if db is None:
             return None
+        say_what_is_missing(queries.not_taken_over(db))
         newest = queries.newest_id(db)
         found = [row for row in queries.log_rows(db, wanted, limit) if row.id <= newest]
     for row in found:
@@ -112,7 +113,7 @@ def _show_after(path: Path, wanted: LogFilter, seen: int, given: Options) -> int
 
 
 def _show(row: LogRow, given: Options) -> None:
-    shown = row_json(row.row, row.id)
+    shown = row.json()
     if given.as_json:
         if row.row.traceback is not None:
             shown["traceback"] = row.row.traceback

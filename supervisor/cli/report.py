@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli.common import ExitCode, Options, options, say, since_option
+from supervisor.cli.common import ExitCode, Options, options, say, say_what_is_missing, since_option
 from supervisor.cli.tables import Column, clean, print_table
 from supervisor.cli.words import clock, span, when
 from supervisor.record import queries
@@ -39,6 +39,7 @@ def report(given: Options, since: float, html: Path | None) -> int:
         if db is None:
             say(f"nothing has been recorded yet: there is no {path}")
             return ExitCode.FAILURE
+        say_what_is_missing(queries.not_taken_over(db))
         found = digest(Past(db, since), time.time())
     if html is not None:
         _write(html, page(found))
@@ -89,6 +90,21 @@ def _show(found: Mapping[str, Any], given: Options) -> None:
                     span(one["down_s"]),
                 )
                 for name, one in away[:_WORST]
+            ],
+            given,
+        )
+    bad = [(name, one) for name, one in found["paths"].items() if one["down_s"] or one["failed"]]
+    if bad:
+        print_table(
+            (Column("WORST PATHS"), Column("OUTAGES"), Column("AWAY"), Column("ANSWERED")),
+            [
+                (
+                    name,
+                    f"{one['outages']:,}",
+                    span(one["down_s"]),
+                    f"{one['succeeded']:,} of {one['succeeded'] + one['failed']:,}",
+                )
+                for name, one in bad[:_WORST]
             ],
             given,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli.common import Options, options, say, since_option
+from supervisor.cli.common import Options, options, say, say_what_is_missing, since_option
 from supervisor.cli.tables import clean, colored
 from supervisor.cli.words import clock, span
 from supervisor.core.failure import Kind
@@ -43,6 +43,8 @@ def stats(given: Options, since: float, account: str | None, kind: str | None) -
     path = given.state_dir() / "recovery.db"
     asked = Asked(since, account, Kind(kind) if kind else None)
     with queries.opened(path) as db:
+        if db is not None:
+            say_what_is_missing(queries.not_taken_over(db))
         found = count(Log(db) if db is not None else None, asked, time.time())
     if db is None:
         say(f"nothing has been recorded yet: there is no {path}")

@@ -10,15 +10,24 @@ from typing import Any
 import click
 
 from supervisor.cli.common import Options, options, say
-from supervisor.cli.current import Found, broken_paths, cells, from_daemon, from_last_run, totals
+from supervisor.cli.current import Found, cells, from_daemon, from_last_run, path_cells, totals
 from supervisor.cli.tables import Column, print_table
 from supervisor.cli.words import span
+from supervisor.config.model import DIRECT
 
 _COLUMNS = (
     Column("ACCOUNT"),
     Column("STATE"),
     Column("SINCE"),
     Column("PATH"),
+    Column("LAST FAILURE", wraps=True),
+)
+_PATH_COLUMNS = (
+    Column("PATH"),
+    Column("STATE"),
+    Column("ACCOUNTS"),
+    Column("ANSWERED"),
+    Column("LATENCY"),
     Column("LAST FAILURE", wraps=True),
 )
 
@@ -67,8 +76,9 @@ def _unread(found: Found) -> list[str]:
 
 def _show_accounts(found: Mapping[str, Any], given: Options) -> None:
     print_table(_COLUMNS, (cells(account) for account in found["accounts"]), given)
+    if any(path["name"] != DIRECT or path["state"] == "broken" for path in found["paths"]):
+        click.echo()
+        print_table(_PATH_COLUMNS, (path_cells(path) for path in found["paths"]), given)
     click.echo(f"\n{totals(found)}")
-    if broken := broken_paths(found):
-        click.echo(broken)
     if found["running"]:
         click.echo(f"daemon: pid {found['pid']}, up {span(found['uptime_s'])}")

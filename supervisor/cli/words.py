@@ -97,9 +97,19 @@ def what_was_done(row: Mapping[str, Any]) -> str:
 
 def log_line(row: Mapping[str, Any], now: float | None = None) -> str:
     """A row in one line: when, who, what, and what was done; how many, where it stands for several."""
-    who = row["account"] or f"[{row['scope'] if row['scope'] == 'fleet' else row['path']}]"
-    line = f"{when(row['at'], now)} {clean(who)} {what_failed(row)}: {what_was_done(row)}"
+    line = f"{when(row['at'], now)} {clean(who(row))} {what_failed(row)}: {what_was_done(row)}"
     return f"{line} ({row['count']} times)" if row.get("count", 1) > 1 else line
+
+
+def who(row: Mapping[str, Any]) -> str:
+    """Whose failure it is: an account's, or an outage's with so many accounts, ``path de1 (250 accounts)``."""
+    if row["account"]:
+        return str(row["account"])
+    if "accounts" not in row:
+        return f"[{row['path']}]"  # merged: many accounts', of one path
+    which = "fleet" if row["scope"] == "fleet" else f"path {row['path']}"
+    touched = len(row["accounts"])
+    return f"{which} ({touched} account{'s' if touched > 1 else ''})" if touched else which
 
 
 def _retrying(action: str, delay: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from supervisor.core.failure import Result, Row
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, SignIn
+from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, PathSnapshot, SignIn
 
 _Key = tuple[object, ...]
 
@@ -75,11 +75,14 @@ class Batch:
     recovered: dict[str, float] = field(default_factory=dict)  # incident -> when
     incidents: dict[str, IncidentRow] = field(default_factory=dict)
     accounts: dict[str, AccountSnapshot | None] = field(default_factory=dict)  # None: no longer configured
+    paths: dict[str, PathSnapshot | None] = field(default_factory=dict)  # None: no longer configured
     floods: dict[tuple[str, str, str | None], FloodRow] = field(default_factory=dict)
     sign_ins: list[SignIn] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.incidents or self.accounts or self.floods or self.sign_ins)
+        return bool(
+            self.rows or self.incidents or self.accounts or self.paths or self.floods or self.sign_ins
+        )
 
     @property
     def size(self) -> int:
@@ -95,6 +98,8 @@ class Batch:
             yield Batch(incidents={key: incident})
         for name, snapshot in self.accounts.items():
             yield Batch(accounts={name: snapshot})
+        for name, path in self.paths.items():
+            yield Batch(paths={name: path})
         for place, flood in self.floods.items():
             yield Batch(floods={place: flood})
         yield Batch(sign_ins=self.sign_ins)
@@ -167,6 +172,10 @@ class Buffer:
     def add_account(self, name: str, snapshot: AccountSnapshot | None) -> None:
         """Add an account's latest snapshot; None forgets the account."""
         self._batch.accounts[name] = snapshot
+
+    def add_path(self, name: str, snapshot: PathSnapshot | None) -> None:
+        """Add a path's latest snapshot; None forgets the path."""
+        self._batch.paths[name] = snapshot
 
     def add_flood(self, row: FloodRow, now: float) -> None:
         """Add a wait. Past the bound those that have ended make room, then the one that ends first."""

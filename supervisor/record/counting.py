@@ -1,7 +1,8 @@
 """Counting the log over a span of time: whole hours and days from the roll-ups, what lies before them from the rows.
 
 So a count is exact, and costs about the same whether the log has a thousand rows or ten million: all accounts together
-are a few rows for each hour, one account is one row for each part of a day, day or ten days. Plain sqlite3, read-only.
+are a few rows for each hour or day, one account is one row for each hour, three hours, day or ten days, whichever are
+fewest. Plain sqlite3, read-only.
 """
 
 from __future__ import annotations
@@ -9,22 +10,29 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from supervisor.core.failure import Kind, Result
+from supervisor.record.migrations import HOURS_FROM, PATHS_SINCE, version
 from supervisor.record.queries import account_condition, is_pattern
 from supervisor.record.rollups import (
+    ALL,
     BITS,
+    CLASSES,
     DAY,
     FAILED,
     HOUR,
+    KEPT,
     PART,
     RECOVERED,
     RECOVERED_UNTIMED,
     SPAN,
+    STEPS,
     UNTIMED,
     Histogram,
     Lane,
@@ -33,11 +41,9 @@ from supervisor.record.rollups import (
 )
 
 # Where more rows than this lie between the asked time and the next midnight, a span of days begins at its own midnight:
-# counting them one by one would take longer than all the rest.
+# counting them one by one would take longer than all the rest. The same for a short span, and the next hour.
 _EXACT_EDGE = 20_000
-_SHORT = (
-    2 * DAY
-)  # s; a span up to this long goes on from the next part of a day, and may have five times as many
+_SHORT = 2 * DAY  # s; a span up to this long goes on from the next hour
 _LONG = 40 * DAY  # s; what began longer ago is counted in spans of ten days
 
 # Durations are sorted for exact percentiles where at most so many recoveries, and so many rows of the log, have to be
@@ -114,6 +120,7 @@ class Log:
         self._now = time.time()  # only decides which roll-ups are sure to be there
         self._plain = db.cursor()
         self._plain.row_factory = None  # tuples: half the time of sqlite3.Row
+        self._by_sort: dict[Asked, Mapping[Sort, Count]] = {}
         self._added: dict[tuple[str, int, int], int] = {}
         teach(db)
         db.execute("BEGIN")
@@ -131,13 +138,17 @@ class Log:
         if not self._has_rows_since(since):
             whole = step if step == HOUR else max(step, DAY)
             return since // whole * whole
-        most = _EXACT_EDGE if self._now - since > _SHORT else 5 * _EXACT_EDGE
-        if self._rows_between(since, _up(since, step)) > most:
+        if self._rows_between(since, _up(since, step)) > _EXACT_EDGE:
             return since // step * step
         return since
 
-    def by_sort(self, asked: Asked) -> dict[Sort, Count]:
+    def by_sort(self, asked: Asked) -> Mapping[Sort, Count]:
         """The counts by kind, action and outcome. With an account, the longest may be 9 % off."""
+        if asked not in self._by_sort:  # the last week is often asked for twice
+            self._by_sort[asked] = self._count_by_sort(asked)
+        return self._by_sort[asked]
+
+    def _count_by_sort(self, asked: Asked) -> dict[Sort, Count]:
         counts: defaultdict[Sort, Count] = defaultdict(Count)
         if asked.account is None:
             first = _up(asked.since, HOUR)
@@ -147,21 +158,28 @@ class Log:
             wide = self._is_wide(asked.account)
             if wide:
                 self._add_hours(asked, first, counts)
-            total = sum(self._counts(asked.account, wide, *stretch) for stretch in self._stretches(first))
+            total = sum(
+                sign * self._counts(asked.account, wide, step, start)
+                for sign, step, start in self._stretches(first)
+            )
             self._add_lanes(asked, -1 if wide else 1, total, counts)
         for kind, action, outcome, *sums in self._rows(asked, first, "kind, action, outcome"):
             counts[kind, action, outcome].add(*sums)
         return {sort: count for sort, count in counts.items() if count.count}
 
     def _add_hours(self, asked: Asked, first: float, counts: defaultdict[Sort, Count]) -> None:
-        """Count for all accounts together, from an hour's start on."""
+        """Count for all accounts together, from an hour's start on: up to a midnight by the hour, then by the day."""
         conditions, values = _conditions(Asked(asked.since, None, asked.kind))
         statement = (
-            "SELECT kind, action, outcome, sum(count), max(longest), merged(lengths) FROM rollups "
-            f"WHERE step = ? AND start >= ?{conditions} GROUP BY 1, 2, 3"
+            "SELECT kind, action, outcome, count, longest, lengths FROM rollups "
+            f"WHERE step = ? AND start >= ? AND start < ? AND account = ?{conditions}"
         )
-        for kind, action, outcome, *sums in self._db.execute(statement, (HOUR, first, *values)):
-            counts[kind, action, outcome].add(*sums)
+        midnight = _up(first, DAY) if version(self._db) >= PATHS_SINCE else math.inf
+        for step, since, until in ((HOUR, first, midnight), (DAY, midnight, math.inf)):
+            for kind, action, outcome, *sums in self._plain.execute(
+                statement, (step, since, until, ALL, *values)
+            ):
+                counts[kind, action, outcome].add(*sums)
 
     def _add_lanes(self, asked: Asked, sign: int, total: int, counts: defaultdict[Sort, Count]) -> None:
         """Count, or take away, what the lanes hold; what they know of durations is their class."""
@@ -184,8 +202,14 @@ class Log:
         """How incidents ended, by account. Rows without an account are left out."""
         first = _up(asked.since, self._step(asked.since))
         sums: defaultdict[str, int] = defaultdict(int)
-        for account, packed in self._totals(asked, first, "counts" if asked.kind else "ended"):
-            sums[account] += int.from_bytes(packed, "little")
+        conditions, values = _conditions(Asked(asked.since, asked.account))
+        column = "counts" if asked.kind else "ended"
+        statement = (
+            f"SELECT account, {column} FROM totals WHERE step = ? AND start = ? AND account <> ''{conditions}"
+        )
+        for sign, step, start in self._stretches(first):
+            for account, packed in self._plain.execute(statement, (step, start, *values)).fetchall():
+                sums[account] += sign * int.from_bytes(packed, "little")
         ended = self._ended_as(asked, sums) if asked.kind else _ended(sums)
         for account, outcome, count, _, lengths in self._rows(
             asked, first, "account, outcome", f" AND {_ENDED} AND account <> ''"
@@ -242,25 +266,38 @@ class Log:
     def _step(self, since: float) -> int:
         """The length of the first roll-ups of an account that are used."""
         age = self._now - since
-        return PART if age <= _SHORT else DAY if age <= _LONG else SPAN
+        if age <= _SHORT:
+            return HOUR if since >= self._hours_from() else PART
+        return DAY if age <= _LONG else SPAN
 
-    def _stretches(self, first: float) -> Iterator[tuple[int, int]]:
-        """Step and start of the totals that make up the time from `first` on."""
+    def _hours_from(self) -> float:
+        """From when on accounts are counted by the hour: an older release did not."""
+        if version(self._db) < PATHS_SINCE:
+            return math.inf
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (HOURS_FROM,)).fetchone()
+        return found[0] if found else 0.0
+
+    def _stretches(self, first: float) -> Iterator[tuple[int, int, int]]:
+        """Sign, step and start of the totals that make up the time from `first` on.
+
+        Most of a longer stretch is the whole of it without its beginning: so there are few of them, wherever it begins.
+        """
         newest = self._db.execute("SELECT max(start) FROM totals WHERE step = ?", (SPAN,)).fetchone()[0]
         end = first if newest is None else newest + SPAN
-        for step, longer in ((PART, DAY), (DAY, SPAN), (SPAN, SPAN)):
-            until = end if step == SPAN else min(_up(first, longer), end)
-            yield from ((step, start) for start in range(int(first), int(until), step))
-            first = max(first, until)
+        for step, longer in pairwise(STEPS):
+            until = min(_up(first, longer), end)
+            whole = first // longer * longer
+            if first - whole < min(until, self._now) - first and self._is_kept(step, whole):
+                yield from ((-1, step, start) for start in range(int(whole), int(first), step))
+                first = whole
+            else:
+                yield from ((1, step, start) for start in range(int(first), int(until), step))
+                first = max(first, until)
+        yield from ((1, SPAN, start) for start in range(int(first), int(end), SPAN))
 
-    def _totals(self, asked: Asked, first: float, column: str) -> Iterator[tuple[str, bytes]]:
-        """An account and a packed column of its, for each stretch of time from `first` on."""
-        conditions, values = _conditions(Asked(asked.since, asked.account))
-        statement = (
-            f"SELECT account, {column} FROM totals WHERE step = ? AND start = ? AND account <> ''{conditions}"
-        )
-        for step, start in self._stretches(first):
-            yield from self._plain.execute(statement, (step, start, *values))
+    def _is_kept(self, step: int, since: float) -> bool:
+        """Whether all totals of this length are still there from then on."""
+        return since >= self._now - KEPT[step] and (step != HOUR or since >= self._hours_from())
 
     def _counts(self, account: str, others: bool, step: int, start: int) -> int:
         """The lanes of all accounts asked for (or of all others) over one stretch: the last day is in the last week, too."""
@@ -299,12 +336,12 @@ class Log:
         ended = {}
         for account, total in sums.items():
             lanes = unpacked(total, len(known))
-            timed = [(length, lanes[number]) for number, length in recovered if lanes[number]]
-            found = Ended(sum(many for _, many in timed), sum(lanes[number] for number in failed))
-            for length, many in timed:
-                if length != UNTIMED:
-                    found.lengths.add_class(length, many)
+            counts = array("I", bytes(4 * (CLASSES + 1)))  # the classes, and at last what has none
+            for number, length in recovered:
+                counts[length] += lanes[number]
+            found = Ended(sum(counts), sum(lanes[number] for number in failed))
             if found.recovered or found.failed:
+                found.lengths = Histogram.of_counts(counts[:UNTIMED])
                 ended[account] = found
         return ended
 

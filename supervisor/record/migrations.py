@@ -10,7 +10,7 @@ import sqlite3
 from supervisor.errors import ConfigError
 from supervisor.record import rollups
 
-_V1 = """
+_FAILURES = """
 CREATE TABLE failures (             -- the recovery log: one row per failure, and one that closes the incident
     id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used twice, so that readers can follow it
     at REAL NOT NULL,               -- Unix times
@@ -39,7 +39,8 @@ CREATE INDEX failures_at ON failures (at);
 CREATE INDEX failures_account ON failures (account, at);
 CREATE INDEX failures_unresolved ON failures (id) WHERE resolved_at IS NULL;
 CREATE INDEX failures_of_incident ON failures (incident) WHERE resolved_at IS NULL AND incident IS NOT NULL;
-
+"""
+_V1 = f"""{_FAILURES}
 CREATE TABLE incidents (
     id TEXT PRIMARY KEY,
     account TEXT,
@@ -51,8 +52,8 @@ CREATE TABLE incidents (
     outcome TEXT,
     last_action TEXT,
     failures INTEGER NOT NULL,
-    attempts TEXT NOT NULL,         -- JSON: {kind: actions in a row}
-    backoff TEXT NOT NULL           -- JSON: {kind: exponent of the next delay}
+    attempts TEXT NOT NULL,         -- JSON: {{kind: actions in a row}}
+    backoff TEXT NOT NULL           -- JSON: {{kind: exponent of the next delay}}
 ) WITHOUT ROWID;
 CREATE INDEX incidents_open ON incidents (opened_at) WHERE closed_at IS NULL;
 CREATE INDEX incidents_closed ON incidents (closed_at) WHERE closed_at IS NOT NULL;
@@ -89,10 +90,13 @@ CREATE TABLE meta (                 -- of the last daemon: pid, started_at, hear
 ) WITHOUT ROWID;
 """
 
-# What was recorded before has no histogram: its percentiles come from the rows, as long as those are kept.
-_V2 = """
+_ENDED = """
+CREATE INDEX failures_ended ON failures (at, account, kind, outcome, duration, count)
+    WHERE outcome IN ('recovered', 'failed');
+"""
+_V2 = f"""
 CREATE TABLE rollups (              -- rows of failures, counted; see rollups.py
-    step INTEGER NOT NULL,          -- 3600: an hour of all accounts; 86400: a day of one
+    step INTEGER NOT NULL,          -- 3600 or 86400; V2 counted days of each account, too
     start INTEGER NOT NULL,         -- Unix time, a multiple of step
     account TEXT NOT NULL,          -- '*': all; '': rows without an account
     kind TEXT NOT NULL,
@@ -103,25 +107,12 @@ CREATE TABLE rollups (              -- rows of failures, counted; see rollups.py
     lengths BLOB NOT NULL,          -- how long the recoveries took: a packed Histogram
     PRIMARY KEY (step, start, account, kind, action, outcome)
 ) WITHOUT ROWID;
-INSERT INTO rollups
-    SELECT 3600, CAST(at / 3600 AS INTEGER) * 3600 AS start, '*', kind, action, outcome,
-        sum(count), coalesce(max(duration), 0.0), x''
-    FROM failures GROUP BY start, kind, action, outcome;
-INSERT INTO rollups
-    SELECT 86400, CAST(at / 86400 AS INTEGER) * 86400 AS start, coalesce(account, '') AS who, kind, action, outcome,
-        sum(count), coalesce(max(duration), 0.0), x''
-    FROM failures GROUP BY start, who, kind, action, outcome;
-INSERT INTO rollups
-    SELECT step, start, account, '*', '*', outcome, sum(count), max(longest), x''
-    FROM rollups WHERE step = 86400 AND outcome IN ('recovered', 'failed') GROUP BY start, account, outcome;
-CREATE INDEX failures_ended ON failures (at, account, kind, outcome, duration, count)
-    WHERE outcome IN ('recovered', 'failed');
-"""
+{_ENDED}"""
 
 # What `log` is asked for by kind, and what nobody has dealt with, is found without a walk through the whole log.
 _V3 = """
 CREATE TABLE totals (               -- rows of failures, counted for each account; see rollups.py
-    step INTEGER NOT NULL,          -- 10800, 86400 or 864000
+    step INTEGER NOT NULL,          -- 3600, 10800, 86400 or 864000
     start INTEGER NOT NULL,         -- Unix time, a multiple of step
     account TEXT NOT NULL,          -- '': rows without an account
     ended BLOB NOT NULL,            -- 32 bits for each way in which an incident ended
@@ -143,38 +134,70 @@ CREATE INDEX failures_unresolved_account ON failures (account, at) WHERE resolve
 CREATE INDEX failures_unresolved_kind ON failures (kind, at) WHERE resolved_at IS NULL;
 """
 
+# Outages of a path or of the whole fleet, which belong to many accounts, what is known of each path, and what each
+# account goes on from.
+_V4 = """
+ALTER TABLE accounts ADD COLUMN standing TEXT;      -- JSON: core.standing.Standing; NULL: it begins anew
+ALTER TABLE incidents ADD COLUMN accounts TEXT;     -- JSON: the names an outage touched; NULL: it is no outage
+CREATE INDEX incidents_outage ON incidents (opened_at) WHERE accounts IS NOT NULL;
+CREATE TABLE paths (                -- the last snapshot of each
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    accounts INTEGER NOT NULL,
+    breaker TEXT NOT NULL,
+    since REAL,                     -- Unix times
+    probe_at REAL,
+    succeeded INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    latency REAL,                   -- seconds
+    last_failure TEXT,
+    failed_at REAL,
+    incident TEXT
+) WITHOUT ROWID;
+INSERT INTO rollups                 -- of all accounts also by the day
+    SELECT 86400, start / 86400 * 86400 AS day, account, kind, action, outcome, sum(count), max(longest), merged(lengths)
+    FROM rollups WHERE step = 3600 GROUP BY day, kind, action, outcome;
+INSERT INTO meta                    -- of each also by the hour, from the next hour on
+    SELECT 'hours_from', (strftime('%s', 'now') / 3600 + 1) * 3600
+    WHERE EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'failures');
+"""
+HOURS_FROM = "hours_from"
 
-def _count_accounts(db: sqlite3.Connection) -> None:
-    """Fill `totals`: the last days from the rows, the rest from V2's roll-ups by the day, which trimming then deletes."""
-    db.create_function("added", 2, rollups.added, deterministic=True)
-    lanes = rollups.Lanes()
-    days = rollups.Tally(lanes)
-    old = "SELECT start, account, kind, action, outcome, count, lengths FROM rollups WHERE step = 86400 AND kind <> '*'"
-    for start, account, *sort, count, lengths in db.execute(old):
-        timed = 0
-        for length, many in enumerate(rollups.unpacked(int.from_bytes(lengths, "little"))):
-            if many:
-                days.add_total(start, account, (*sort, length), many)
-                timed += many
-        if count > timed:
-            days.add_total(start, account, (*sort, rollups.UNTIMED), count - timed)
-    db.executemany(rollups.WRITE_TOTALS, days.totals((rollups.DAY, rollups.SPAN)))
-    parts = rollups.Tally(lanes)
-    rows = (
-        "SELECT at, coalesce(account, ''), kind, action, outcome, duration, count FROM failures "
-        "WHERE at >= (SELECT max(at) FROM failures) - ?"
-    )
-    for at, account, *sort, duration, count in db.execute(rows, (rollups.KEPT[rollups.PART],)):
-        timed = duration is not None and sort[-1] == "recovered"
-        length = rollups.length_class(duration) if timed else rollups.UNTIMED
-        parts.add_total(int(at // rollups.PART) * rollups.PART, account, (*sort, length), count)
-    db.executemany(rollups.WRITE_TOTALS, parts.totals((rollups.PART,)))
-    db.executemany(rollups.WRITE_LANES, lanes.unsaved())
-
-
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
-_FILLED = {3: _count_accounts}  # what SQL cannot say, in the same transaction
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 SCHEMA = len(MIGRATIONS)
+PATHS_SINCE = 4
+"""The step that keeps paths, outages and finer counts: readers may meet a file that only an older release has written."""
+
+
+_INDEXED = 3  # the first step whose indexes and counts take long to make of many rows
+
+
+def _aside(db: sqlite3.Connection) -> str:
+    """What puts the rows of an older release aside, if there are any: see `takeover`.
+
+    The old table keeps its indexes, and they their space; only their names make way, which takes no time.
+    """
+    found = version(db)
+    if not 0 < found < _INDEXED or db.execute("SELECT 1 FROM failures LIMIT 1").fetchone() is None:
+        return ""
+    table = f"failures_v{found}"
+    return f"""
+        ALTER TABLE failures RENAME TO {table};
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET name = 'v{found}_' || name, sql = replace(sql, 'INDEX failures_', 'INDEX v{found}_failures_')
+            WHERE type = 'index' AND tbl_name = '{table}' AND sql IS NOT NULL;
+        PRAGMA writable_schema = RESET;
+        {_FAILURES}{_ENDED if found > 1 else ""}
+        INSERT INTO sqlite_sequence SELECT 'failures', seq FROM sqlite_sequence WHERE name = '{table}';
+    """
+
+
+def put_aside(db: sqlite3.Connection) -> str | None:
+    """The table with rows of an older release that are not taken over yet; None where there is none."""
+    found = db.execute(
+        "SELECT name FROM sqlite_master WHERE name IN ('failures_v1', 'failures_v2')"
+    ).fetchone()
+    return None if found is None else str(found[0])
 
 
 def version(db: sqlite3.Connection) -> int:
@@ -209,12 +232,11 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
         ConfigError: the file is newer than this program.
     """
     check_not_newer(db, path)
+    rollups.teach(db)
     for number in range(version(db) + 1, SCHEMA + 1):
         # executescript would commit first; the transaction begins in the script, so that all of it counts or nothing.
         try:
-            db.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[number - 1]}")
-            if number in _FILLED:
-                _FILLED[number](db)
+            db.executescript(f"BEGIN IMMEDIATE;\n{_aside(db)}{MIGRATIONS[number - 1]}")
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
         except sqlite3.Error:

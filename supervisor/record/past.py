@@ -6,16 +6,17 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.ports import AccountSnapshot
+from supervisor.ports import AccountSnapshot, PathSnapshot
 from supervisor.record import queries
 from supervisor.record.counting import Log
+from supervisor.record.migrations import PATHS_SINCE, version
 
 _SEEN = "at >= ? AND outcome <> 'recovered'"
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One stretch of time in which an account was not online. Unix times."""
+    """One stretch of time in which an account, or a path, was not online. Unix times."""
 
     account: str
     kind: str
@@ -40,6 +41,7 @@ class Past:
         self._db = db
         self.since = since
         self.log = Log(db)
+        self._knows_outages = version(db) >= PATHS_SINCE
 
     def accounts(self) -> list[AccountSnapshot]:
         """The accounts as they were last saved, by name."""
@@ -58,15 +60,40 @@ class Past:
         return begun, max(begun, until)
 
     def outages(self, begun: float, until: float) -> list[Outage]:
-        """The incidents that reached beyond one call, as far as they lie between two Unix times."""
+        """The incidents that reached beyond one call, as far as they lie between two Unix times.
+
+        What a path's or the fleet's took is counted for each account that it touched, up to when the last was back: it is
+        not kept when each of them was.
+        """
+        whose, joined = "account", ""
+        if self._knows_outages:
+            whose, joined = (
+                "coalesce(account, touched.value)",
+                " LEFT JOIN json_each(incidents.accounts) AS touched",
+            )
         found = self._db.execute(
-            "SELECT account, kind, opened_at, coalesce(closed_at, ?) FROM incidents"
-            " WHERE account IS NOT NULL AND scope <> 'call' AND (closed_at IS NULL OR closed_at > ?)",
+            f"SELECT {whose} AS whose, kind, opened_at, coalesce(closed_at, ?) FROM incidents{joined}"
+            " WHERE whose IS NOT NULL AND scope <> 'call' AND (closed_at IS NULL OR closed_at > ?)",
             (until, begun),
         )
         return [
             Outage(account, kind, max(begun, opened), min(until, closed))
             for account, kind, opened, closed in found
+        ]
+
+    def paths(self) -> list[PathSnapshot]:
+        """The paths as they were last saved, by name."""
+        return queries.paths(self._db)
+
+    def path_outages(self, begun: float, until: float) -> list[Outage]:
+        """The outages of each path, under its name; as far as they lie between two Unix times."""
+        found = self._db.execute(
+            "SELECT path, kind, opened_at, coalesce(closed_at, ?) FROM incidents"
+            " WHERE account IS NULL AND scope = 'path' AND (closed_at IS NULL OR closed_at > ?)",
+            (until, begun),
+        )
+        return [
+            Outage(path, kind, max(begun, opened), min(until, closed)) for path, kind, opened, closed in found
         ]
 
     def by_path(self) -> list[tuple[str, str, int]]:
@@ -75,9 +102,13 @@ class Past:
         return list(map(tuple, self._db.execute(statement, (self.since,))))
 
     def causes(self, most: int) -> list[dict[str, Any]]:
-        """What failed most often: by error id, and by message where there is none."""
+        """What failed most often: by error id, and by message where there is none; an outage's accounts are those it touched."""
+        touched = "NULL"
+        if self._knows_outages:
+            touched = "(SELECT json_array_length(accounts) FROM incidents WHERE id = incident)"
         statement = (
-            "SELECT kind, error_id, coalesce(error_id, message) AS what, sum(count) AS n, count(DISTINCT account)"
+            "SELECT kind, error_id, coalesce(error_id, message) AS what, sum(count) AS n,"
+            f" max(count(DISTINCT account), coalesce(max(CASE WHEN account IS NULL THEN {touched} END), 0))"
             f" FROM failures WHERE {_SEEN} GROUP BY kind, what ORDER BY n DESC, what LIMIT ?"
         )
         return [

@@ -6,8 +6,9 @@ The commands that read stand on this: nothing here imports asyncio.
 from __future__ import annotations
 
 import heapq
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from urllib.parse import quote
 
 from supervisor.core.failure import Kind
 from supervisor.errors import SupervisorError
-from supervisor.ports import AccountSnapshot, Saved
+from supervisor.ports import AccountSnapshot, PathSnapshot, Saved
 from supervisor.record import rows
-from supervisor.record.migrations import check_not_newer, version
+from supervisor.record.migrations import PATHS_SINCE, check_not_newer, put_aside, version
 from supervisor.record.rollups import SPAN
 
 _BUSY = 5.0  # s; readers wait for the writer only while it makes the file or recovers it after a crash
@@ -85,16 +86,68 @@ def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def log_rows(db: sqlite3.Connection, wanted: LogFilter, limit: int = 100) -> list[rows.LogRow]:
-    """The newest rows that match, oldest first. With `after_id`: the next rows after it."""
+    """The newest rows that match, oldest first. With `after_id`: the next rows after it.
+
+    An account's rows are also those of the outages of its path, and of the fleet, that touched it.
+    """
     if wanted.account is not None and wanted.after_id is None and is_pattern(wanted.account):
         found = _of_many(db, wanted, limit)
     else:
-        conditions, values = _conditions(wanted)
-        # The order of an index, so that SQLite is done at the limit; else it would sort all that match.
-        order = "at DESC, id DESC" if wanted.after_id is None else "id"
-        statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY {order} LIMIT ?"
-        found = db.execute(statement, (*values, limit)).fetchall()
-    return sorted(map(rows.failure_row, found), key=lambda row: row.id)
+        found = _matching(db, wanted, limit)
+    if wanted.account is not None and (outages := _outages_of(db, wanted.account, wanted.since or 0.0)):
+        found += _matching(db, replace(wanted, account=None), limit, outages)
+        found.sort(key=lambda row: (-row["at"], -row["id"]) if wanted.after_id is None else row["id"])
+        found = found[: limit if limit >= 0 else None]
+    return _told_whom(db, sorted(map(rows.failure_row, found), key=lambda row: row.id))
+
+
+def _matching(
+    db: sqlite3.Connection, wanted: LogFilter, limit: int, outages: Sequence[str] = ()
+) -> list[sqlite3.Row]:
+    """What one query finds; of some outages alone, where any are given."""
+    conditions, values = _conditions(wanted)
+    if outages:
+        plus = "" if wanted.after_id is None else "+"
+        conditions += f" AND {plus}account IS NULL AND incident IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(outages))
+    # The order of an index, so that SQLite is done at the limit; else it would sort all that match.
+    order = "at DESC, id DESC" if wanted.after_id is None else "id"
+    statement = f"SELECT * FROM failures WHERE {conditions} ORDER BY {order} LIMIT ?"
+    return db.execute(statement, (*values, limit)).fetchall()
+
+
+def _outages_of(db: sqlite3.Connection, account: str, since: float) -> list[str]:
+    """The incidents of paths and of the fleet, not over by then, that touched an account (or one of a pattern's)."""
+    if version(db) < PATHS_SINCE:
+        return []
+    condition, values = touched_condition(account)
+    statement = f"SELECT id FROM incidents WHERE {condition} AND coalesce(closed_at >= ?, TRUE)"
+    return [row["id"] for row in db.execute(statement, (*values, since))]
+
+
+def touched_condition(account: str) -> tuple[str, list[str]]:
+    """What makes an incident an outage that touched an account, and the condition's values.
+
+    The names are looked for in the text, which is quick; a pattern then has to match one of them exactly.
+    """
+    condition = "accounts IS NOT NULL AND "
+    if not is_pattern(account):
+        return f"{condition}instr(accounts, ?) > 0", [json.dumps(account, ensure_ascii=False)]
+    condition += "accounts GLOB ? AND EXISTS (SELECT 1 FROM json_each(accounts) WHERE value GLOB ?)"
+    return condition, [f'*"{account}"*', account]
+
+
+def _told_whom(db: sqlite3.Connection, found: list[rows.LogRow]) -> list[rows.LogRow]:
+    """The rows, those of outages with the accounts that were touched."""
+    shared = {row.row.incident for row in found if row.is_outage}
+    touched: dict[str | None, tuple[str, ...]] = {}
+    if shared and version(db) >= PATHS_SINCE:
+        statement = "SELECT id, accounts FROM incidents WHERE accounts IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
+        for row in db.execute(statement, (json.dumps(list(shared)),)):
+            touched[row["id"]] = tuple(json.loads(row["accounts"]))
+    return [
+        replace(row, accounts=touched.get(row.row.incident, ())) if row.is_outage else row for row in found
+    ]
 
 
 def _of_many(db: sqlite3.Connection, wanted: LogFilter, limit: int) -> list[sqlite3.Row]:
@@ -145,6 +198,20 @@ def accounts(db: sqlite3.Connection) -> list[SavedAccount]:
     return found
 
 
+def paths(db: sqlite3.Connection) -> list[PathSnapshot]:
+    """The paths as they were last saved, by name; none where no release has written any that saves them."""
+    if version(db) < PATHS_SINCE:
+        return []
+    return [rows.path_snapshot(row) for row in db.execute("SELECT * FROM paths ORDER BY name")]
+
+
+def not_taken_over(db: sqlite3.Connection) -> float | None:
+    """When the newest row was that an older release has left and that is not in the log yet; None where all are."""
+    table = put_aside(db)
+    found = db.execute(f"SELECT at FROM {table} ORDER BY id DESC LIMIT 1").fetchone() if table else None
+    return None if found is None else float(found[0])
+
+
 def last_run(db: sqlite3.Connection) -> LastRun | None:
     """The last daemon that wrote here."""
     meta = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
@@ -176,6 +243,7 @@ def saved(path: Path, now: float) -> Saved:
             floods=[rows.flood_row(row) for row in floods],
             incidents=[rows.incident_row(row) for row in incidents],
             sign_ins=[rows.sign_in_row(row) for row in sign_ins],
+            paths={found.name: found for found in paths(db)},
         )
 
 

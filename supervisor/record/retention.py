@@ -46,8 +46,8 @@ async def trim(db: aiosqlite.Connection, now: float, retention_days: int) -> boo
     ]
     work += [
         (_ROLLUPS["rollups"], (HOUR, long)),
-        (_ROLLUPS["rollups"], (DAY, now)),
-    ]  # days are of an older release
+        (_ROLLUPS["rollups"], (DAY, long)),
+    ]
     more = False
     for statement, values in work:
         cursor = await db.execute(statement, values)

@@ -1,9 +1,9 @@
 """Roll-ups of the log: its rows counted by the hour for all accounts together, and in longer spans for each account.
 
 They are written in the transaction that writes the rows themselves, so the two always agree, and they outlive the
-rows. `rollups` has a row for each hour and sort of failure. `totals` has one row for an account and a span of time,
+rows. `rollups` has a row for each hour and sort of failure, and one for each day and sort. `totals` has one row for an account and a span of time,
 whatever happened in it: all its counts are lanes of one big integer, so that the counts of thousands of accounts add up
-at the speed of C. Three lengths of span (`STEPS`) make any stretch of time a sum of a few.
+at the speed of C. Four lengths of span (`STEPS`) make any stretch of time a sum of a few.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ PART = 3 * HOUR
 DAY = 86_400
 SPAN = 10 * DAY
 
-STEPS = (PART, DAY, SPAN)
+STEPS = (HOUR, PART, DAY, SPAN)
 """The lengths of an account's totals; each is a multiple of the one before."""
 
-KEPT = {PART: 4 * DAY, DAY: 45 * DAY, SPAN: 366 * DAY}
+KEPT = {HOUR: 3 * DAY, PART: 4 * DAY, DAY: 45 * DAY, SPAN: 366 * DAY}
 """How long totals are kept, by their length. The shorter ones serve only to begin at any time, or at any midnight."""
 
-# Stands for all accounts in an hour's roll-ups. No account can have this name; '' stands for rows without an account.
+# Stands for all accounts in `rollups`. No account can have this name; '' stands for rows without an account.
 ALL = "*"
 
 WRITE = (
@@ -49,6 +49,7 @@ WRITE_LANES = "INSERT OR IGNORE INTO lanes VALUES (?, ?, ?, ?, ?)"
 _FINENESS = 4
 _SHORTEST = 0.05  # s; what is shorter counts as this
 _LAST = 127  # 0.05 s x 2^(127/4): over five years
+CLASSES = _LAST + 1
 BITS = 32  # of each class's count
 
 
@@ -84,6 +85,13 @@ class Histogram:
         histogram._packed = lanes
         return histogram
 
+    @classmethod
+    def of_counts(cls, counts: array[int]) -> Histogram:
+        """One of the count of each class; the array is used up."""
+        if sys.byteorder == "big":
+            counts.reverse()
+        return cls.of(int.from_bytes(counts.tobytes(), sys.byteorder))
+
     def __iter__(self) -> Iterator[tuple[float, int]]:
         """Durations and how many there are of each, the shortest first."""
         return ((_LENGTHS[number], count) for number, count in enumerate(unpacked(self._packed)) if count)
@@ -96,13 +104,17 @@ class Histogram:
         """Count some recoveries of a class."""
         self._packed += count << (BITS * number)
 
+    def add_all(self, other: Histogram) -> None:
+        """Count all that another one has."""
+        self._packed += other._packed
+
     def percentile(self, share: float) -> float | None:
         """The shortest duration that at least this share of all does not exceed."""
         upto = list(accumulate(unpacked(self._packed)))
         return _LENGTHS[bisect_left(upto, share * upto[-1])] if upto else None
 
     def merge(self, packed: bytes | None) -> None:
-        """Count all that another one holds."""
+        """Count all that a packed one holds."""
         if packed:
             self._packed += int.from_bytes(packed, "little")
 
@@ -111,7 +123,7 @@ class Histogram:
         return _packed(self._packed)
 
 
-_LENGTHS = [class_length(number) for number in range(_LAST + 1)]
+_LENGTHS = [class_length(number) for number in range(CLASSES)]
 
 
 def unpacked(number: int, least: int = 0) -> array[int]:
@@ -168,6 +180,14 @@ class _Sum:
     longest: float = 0.0
     lengths: Histogram = field(default_factory=Histogram)
 
+    def add(self, other: _Sum) -> None:
+        self.count += other.count
+        self.longest = max(self.longest, other.longest)
+        self.lengths.add_all(other.lengths)
+
+    def columns(self) -> Columns:
+        return self.count, self.longest, self.lengths.packed()
+
 
 class Tally:
     """The roll-ups of one batch of rows."""
@@ -175,30 +195,32 @@ class Tally:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._hours: dict[tuple[int, str, str, str], _Sum] = {}
-        self._accounts: dict[
-            tuple[int, str], tuple[int, int]
-        ] = {}  # start of the part, account: ended, counts
+        self._accounts: dict[tuple[int, str], tuple[int, int]] = {}  # hour, account: ended, counts
 
     def add(self, row: Row) -> None:
         """Count a row: in its hour, and for its account."""
-        kind, action, outcome = row.kind.value, row.action.value, row.outcome.value
-        key = (int(row.at // HOUR) * HOUR, kind, action, outcome)
+        sort = row.kind.value, row.action.value, row.outcome.value
+        self.count(row.at, row.account, sort, row.duration, row.count)
+
+    def count(
+        self, at: float, account: str | None, sort: tuple[str, str, str], duration: float | None, count: int
+    ) -> None:
+        """The same of the columns of a row; `sort` is kind, action and outcome."""
+        key = (int(at // HOUR) * HOUR, *sort)
         found = self._hours.get(key) or self._hours.setdefault(key, _Sum())
-        found.count += row.count
+        found.count += count
         length = UNTIMED
-        if row.outcome is Result.RECOVERED and row.duration is not None:
-            length = length_class(row.duration)
-            found.longest = max(found.longest, row.duration)
-            found.lengths.add(row.duration, row.count)
-        self.add_total(
-            int(row.at // PART) * PART, row.account or "", (kind, action, outcome, length), row.count
-        )
+        if sort[-1] == Result.RECOVERED and duration is not None:
+            length = length_class(duration)
+            found.longest = max(found.longest, duration)
+            found.lengths.add_class(length, count)
+        self.add_total(key[0], account or "", (*sort, length), count)
 
     def add_total(self, start: int, account: str, lane: Lane, count: int) -> None:
         """Count for an account alone.
 
         Args:
-            start: the start of the part of a day; Unix time.
+            start: the start of the hour, or of the step that is asked for; Unix time.
             account: its name, or ''.
             lane: what happened.
             count: how often.
@@ -212,15 +234,19 @@ class Tally:
 
     def columns(self) -> Iterator[Columns]:
         """The columns of `rollups`, in the order of the table."""
-        for (hour, *sort), found in self._hours.items():
-            yield (HOUR, hour, ALL, *sort, found.count, found.longest, found.lengths.packed())
+        days: dict[tuple[int, str, str, str], _Sum] = {}
+        for (hour, kind, action, outcome), found in self._hours.items():
+            yield (HOUR, hour, ALL, kind, action, outcome, *found.columns())
+            days.setdefault((hour // DAY * DAY, kind, action, outcome), _Sum()).add(found)
+        for (day, *sort), found in days.items():
+            yield (DAY, day, ALL, *sort, *found.columns())
 
     def totals(self, steps: Iterable[int] = STEPS) -> Iterator[Columns]:
         """The columns of `totals`, in the order of the table and of its key."""
         for step in steps:
             sums: dict[tuple[int, str], tuple[int, int]] = {}
-            for (part, account), (ended, counts) in self._accounts.items():
-                key = (part // step * step, account)
+            for (hour, account), (ended, counts) in self._accounts.items():
+                key = (hour // step * step, account)
                 before = sums.get(key, (0, 0))
                 sums[key] = before[0] + ended, before[1] + counts
             for (start, account), (ended, counts) in sorted(sums.items()):
@@ -258,19 +284,17 @@ class _Lengths:
     """``lengths(duration, count)``: a packed histogram of rows of the log."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (_LAST + 1)
+        self._counts = [0] * CLASSES
 
     def step(self, duration: float, count: int) -> None:
         self._counts[bisect_right(_BOUNDS, duration)] += count
 
     def finalize(self) -> bytes:
-        lanes = array("I", self._counts)
-        if sys.byteorder == "big":
-            lanes.byteswap()
-        return lanes.tobytes()
+        return Histogram.of_counts(array("I", self._counts)).packed()
 
 
 def teach(db: sqlite3.Connection) -> None:
-    """Give a connection the functions that reading roll-ups needs: ``merged`` and ``lengths``."""
+    """Give a connection the functions that roll-ups need: ``merged`` and ``lengths`` to read, ``added`` to write."""
+    db.create_function("added", 2, added, deterministic=True)
     db.create_aggregate("merged", 1, cast("Any", _Merged))  # typeshed knows numbers only
     db.create_aggregate("lengths", 2, cast("Any", _Lengths))

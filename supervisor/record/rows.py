@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from supervisor.core.failure import Action, Kind, Result, Row, Scope, State
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited, SignIn
+from supervisor.core.standing import Standing
+from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited, PathSnapshot, SignIn
 
 Columns = tuple[Any, ...]
+
+OUTAGES = frozenset({Scope.PATH, Scope.FLEET})
+"""The scopes of trouble that many accounts share: an incident of theirs tells which it touched."""
 
 
 class Found(Protocol):
     """A row that SQLite found: a sqlite3.Row, or a dict."""
 
     def __getitem__(self, column: str, /) -> Any: ...
+
+    def keys(self) -> Collection[str]: ...
 
 
 FAILURE_COLUMNS = (
@@ -53,12 +60,24 @@ class LogRow:
         row: what was recorded.
         last_at: when the last of the failures merged into it happened; else equal to `row.at`. Unix time.
         resolved_at: when it was dealt with, by a recovery or by a person. Unix time.
+        accounts: those that an outage has touched by now, where the row tells of one.
     """
 
     id: int
     row: Row
     last_at: float
     resolved_at: float | None = None
+    accounts: tuple[str, ...] = ()
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether it tells of a path's or the fleet's trouble, and not of one account's."""
+        return self.row.account is None and self.row.scope in OUTAGES
+
+    def json(self) -> dict[str, Any]:
+        """As `log --json` prints it: `row_json`, and the accounts of an outage."""
+        shown = row_json(self.row, self.id)
+        return shown | {"accounts": list(self.accounts)} if self.is_outage else shown
 
 
 def rfc3339(at: float) -> str:
@@ -164,6 +183,7 @@ def account_columns(snapshot: AccountSnapshot) -> Columns:
         snapshot.retry_at,
         snapshot.incident,
         _dump(failure_columns(failure, failure.at)) if failure else None,
+        _dump(astuple(snapshot.standing)) if snapshot.standing else None,
     )
 
 
@@ -181,7 +201,15 @@ def account_snapshot(columns: Found) -> AccountSnapshot:
         retry_at=columns["retry_at"],
         incident=columns["incident"],
         last_failure=_stored_failure(failure) if failure else None,
+        standing=_stored_standing(columns["standing"]) if "standing" in columns.keys() else None,  # noqa: SIM118 - a Row looks at values
     )
+
+
+def _stored_standing(text: str | None) -> Standing | None:
+    if text is None:
+        return None
+    state, since, told_at, delay, probes, action, losses, configured = _load(text)
+    return Standing(State(state), since, told_at, delay, probes, Action(action), tuple(losses), configured)
 
 
 def _stored_failure(text: str) -> Row:
@@ -204,6 +232,7 @@ def incident_columns(row: IncidentRow) -> Columns:
         row.failures,
         _dump(dict(row.attempts)),
         _dump(dict(row.backoff)),
+        _dump(row.accounts) if row.account is None and row.scope in OUTAGES else None,
     )
 
 
@@ -223,7 +252,18 @@ def incident_row(columns: Found) -> IncidentRow:
         failures=columns["failures"],
         attempts=json.loads(columns["attempts"]),
         backoff=json.loads(columns["backoff"]),
+        accounts=tuple(_load(columns["accounts"])),
     )
+
+
+def path_columns(snapshot: PathSnapshot) -> Columns:
+    """The columns of `paths`, in the order of the table."""
+    return astuple(snapshot)
+
+
+def path_snapshot(columns: Found) -> PathSnapshot:
+    """The reverse of `path_columns`."""
+    return PathSnapshot(**{field.name: columns[field.name] for field in fields(PathSnapshot)})
 
 
 def flood_columns(row: FloodRow) -> Columns:

@@ -1,6 +1,6 @@
 """The writing side of the recovery log: one task, one connection, batched transactions.
 
-    record(), incident()          save_account(), save_flood(), save_sign_in()
+    record(), incident(), path()  save_account(), save_flood(), save_sign_in()
           |  never wait                     |  return after the commit
           +------------> Buffer <-----------+
                             |  every 0.1 s, at once for a save
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -30,11 +31,12 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from supervisor.core.failure import Row
 from supervisor.errors import ConfigError, SupervisorError
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Saved, SignIn
+from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, PathSnapshot, Saved, SignIn
 from supervisor.record import queries, rollups
 from supervisor.record.buffer import Batch, Buffer, Entry
 from supervisor.record.files import BUSY_TIMEOUT, PRAGMAS, is_damage, prepare, set_aside
 from supervisor.record.retention import trim
+from supervisor.record.takeover import Takeover
 from supervisor.record.writing import is_same, write
 
 _log = logging.getLogger(__name__)
@@ -93,6 +95,8 @@ class Store:
         self._newest: dict[str | None, tuple[int, Entry]] = {}  # account -> its newest failure
         self._started_at = now()
         self._trim_at = time.monotonic() + 1.0
+        self._takeover: Takeover | None = None
+        self._take_at = 0.0  # monotonic
 
     @classmethod
     def open(
@@ -144,6 +148,11 @@ class Store:
         self._buffer.add_incident(row)
         self._work.set()
 
+    def path(self, snapshot: PathSnapshot) -> None:
+        """Queue a path's latest snapshot."""
+        self._buffer.add_path(snapshot.name, snapshot)
+        self._work.set()
+
     async def save_account(self, snapshot: AccountSnapshot) -> None:
         """Write an account's latest snapshot."""
         self._buffer.add_account(snapshot.name, snapshot)
@@ -166,6 +175,11 @@ class Store:
         self._buffer.add_account(name, None)
         await self._written()
 
+    def forget_path(self, name: str) -> None:
+        """Drop the snapshot of a path that is no longer configured, soon."""
+        self._buffer.add_path(name, None)
+        self._work.set()
+
     async def saved(self) -> Saved:
         """What the last run left behind; nothing where it cannot be read, which is said in the log."""
         try:
@@ -179,6 +193,11 @@ class Store:
         """Whether the last write succeeded and is not long ago: a disk may hang, too, instead of saying no."""
         silent = time.monotonic() - self._last_write
         return self._failing_since is None and silent < _SIGNS_MISSED * self._settings.heartbeat
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are not on disk yet."""
+        return self._buffer.rows + (self._stuck.size if self._stuck is not None else 0)
 
     def row_id(self, row: Row) -> int | None:
         """The number under which an account's newest failure stands in the log; None until it is written."""
@@ -203,6 +222,7 @@ class Store:
                 try:
                     await self._flush()
                     await self._trim()
+                    await self._take_over()
                 except Exception:  # noqa: BLE001 - the writer outlives its own faults
                     _log.exception("the recovery log's writer met an error of its own")
                     await asyncio.sleep(self._settings.retry_seconds)
@@ -214,7 +234,8 @@ class Store:
         if self._failing_since is not None:
             await _wait(self._closing, self._settings.retry_seconds)
             return
-        idle = min(self._settings.heartbeat, max(0.05, self._trim_at - time.monotonic()))
+        due = min(self._trim_at, self._take_at) - time.monotonic()
+        idle = min(self._settings.heartbeat, max(0.05, due))
         if await _wait(self._work, idle):
             await _wait(self._hurry, self._settings.batch_seconds)
 
@@ -306,6 +327,7 @@ class Store:
         for row in await db.execute_fetchall("SELECT seq FROM sqlite_sequence WHERE name = 'failures'"):
             self._next_id = max(self._next_id, row[0] + 1)
         self._lanes = rollups.Lanes(await db.execute_fetchall("SELECT * FROM lanes ORDER BY number"))  # type: ignore[arg-type]
+        self._takeover, self._take_at = Takeover(self._path, self._lanes), 0.0
         open_ones = await db.execute_fetchall("SELECT id FROM incidents WHERE closed_at IS NULL")
         self._buffer.hold_open(row[0] for row in open_ones)
         return db
@@ -325,6 +347,19 @@ class Store:
                 self._trim_at = time.monotonic() + self._settings.batch_seconds
         except sqlite3.OperationalError as error:
             _log.info("old rows stay for another hour: %s", error)
+
+    async def _take_over(self) -> None:
+        """Go on taking an older release's log over, as long as there is one."""
+        if self._db is None or self._takeover is None or time.monotonic() < self._take_at:
+            return
+        self._take_at = time.monotonic() + self._settings.batch_seconds
+        try:
+            await self._takeover.step(self._now())
+        except sqlite3.OperationalError as error:
+            self._take_at = time.monotonic() + self._settings.retry_seconds
+            _log.info("the older release's log waits: %s", error)
+        if self._takeover.is_done:
+            self._take_at = math.inf
 
     async def _finish(self) -> None:
         """The last batch, and the file closed; runs to its end also when the task itself is cancelled."""

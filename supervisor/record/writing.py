@@ -17,6 +17,7 @@ from supervisor.record.rows import (
     failure_columns,
     flood_columns,
     incident_columns,
+    path_columns,
     sign_in_columns,
 )
 
@@ -30,9 +31,11 @@ _FAILURE = (
     f"VALUES ({', '.join('?' * (len(FAILURE_COLUMNS) + 1))})"
 )
 _RECOVERED = "UPDATE failures SET resolved_at = ? WHERE incident = ? AND resolved_at IS NULL"
-_INCIDENT = _insert("incidents", 12)
-_ACCOUNT = _insert("accounts", 10)
+_INCIDENT = _insert("incidents", 13)
+_ACCOUNT = _insert("accounts", 11)
 _FORGET = "DELETE FROM accounts WHERE name = ?"
+_PATH = _insert("paths", 12)
+_FORGET_PATH = "DELETE FROM paths WHERE name = ?"
 _FLOOD = _insert("floods", 6)
 _SIGN_IN = _insert("sign_ins", 2, verb="INSERT")
 _META = _insert("meta", 2)
@@ -97,6 +100,9 @@ async def _write(db: aiosqlite.Connection, batch: Batch, written: Written) -> No
     if batch.accounts:
         await db.executemany(_ACCOUNT, (account_columns(found) for found in batch.accounts.values() if found))
         await db.executemany(_FORGET, ((name,) for name, found in batch.accounts.items() if found is None))
+    if batch.paths:
+        await db.executemany(_PATH, (path_columns(found) for found in batch.paths.values() if found))
+        await db.executemany(_FORGET_PATH, ((name,) for name, found in batch.paths.items() if found is None))
     if batch.floods:
         await db.executemany(_FLOOD, map(flood_columns, batch.floods.values()))
     if batch.sign_ins:

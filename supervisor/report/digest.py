@@ -1,7 +1,7 @@
 """A span of time at a glance: the object of `report --json`. How available each account was, what failed, and what to do.
 
-An account is down while an incident of it that reaches beyond one call is open, and while it waits for a person or its
-next probe. Time in which nothing was recorded yet, or no daemon ran any more, is not counted at all.
+An account is down while an incident of it that reaches beyond one call is open, or an outage that touched it, and while
+it waits for a person or its next probe. Time in which nothing was recorded yet, or no daemon ran any more, is not counted at all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from supervisor.config.model import DIRECT
 from supervisor.core.failure import Kind, State
+from supervisor.ports import PathSnapshot
 from supervisor.record.counting import Asked
 from supervisor.record.past import Outage, Past
 from supervisor.record.rollups import HOUR
 from supervisor.record.rows import rfc3339
 from supervisor.report.stats import stats
+from supervisor.report.status import path_json
 
 SCHEMA = 1
 
@@ -47,7 +50,7 @@ def digest(past: Past, now: float) -> dict[str, Any]:
     outages = [outage for outage in outages if outage.seconds > 0]
     states = {name: snapshot.state.value for name, snapshot in accounts.items()}
     shaped = _accounts(states, outages, until - begun)
-    paths = _paths(past)
+    paths = _paths(past, past.path_outages(begun, until))
     known = [one["availability"] for one in shaped.values() if one["availability"] is not None]
     return {
         "schema": SCHEMA,
@@ -102,12 +105,34 @@ def _outage(outage: Outage) -> dict[str, Any]:
     }
 
 
-def _paths(past: Past) -> dict[str, dict[str, int]]:
-    """The failures on each path, by kind, the worst path first."""
-    paths: dict[str, dict[str, int]] = defaultdict(dict)
-    for path, kind, count in past.by_path():
-        paths[path][kind] = count
-    return dict(sorted(paths.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+def _paths(past: Past, outages: Iterable[Outage]) -> dict[str, dict[str, Any]]:
+    """Each path: how long it was out, what failed on it, and how often it has answered ever; the worst path first."""
+    failures: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, kind, count in past.by_path():
+        failures[name][kind] = count
+    out: dict[str, list[Outage]] = defaultdict(list)
+    for outage in outages:
+        out[outage.account].append(outage)
+    known = {path.name: path for path in past.paths()}
+    paths = {
+        name: _path(known.get(name) or PathSnapshot(name, "unused", 0), failures[name], out[name])
+        for name in sorted(failures.keys() | out.keys() | known.keys())
+    }
+    return dict(
+        sorted(
+            paths.items(), key=lambda item: (-item[1]["down_s"], -sum(item[1]["failures"].values()), item[0])
+        )
+    )
+
+
+def _path(path: PathSnapshot, failures: Mapping[str, int], outages: Sequence[Outage]) -> dict[str, Any]:
+    shown = path_json(path)
+    return {
+        "failures": dict(failures),
+        "outages": len(outages),
+        "down_s": round(sum(outage.seconds for outage in outages), 3),
+        **{key: shown[key] for key in ("breaker", "succeeded", "failed", "success_rate", "latency_ms")},
+    }
 
 
 # --- Advice ----------------------------------------------------------------------------------------------------
@@ -126,14 +151,19 @@ def _about_accounts(states: Mapping[str, str]) -> list[str]:
     return advice
 
 
-def _about_proxies(paths: Mapping[str, Mapping[str, int]]) -> list[str]:
-    failures = {path: kinds.get(Kind.PROXY.value, 0) for path, kinds in paths.items()}
+def _about_proxies(paths: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    failures = {path: one["failures"].get(Kind.PROXY.value, 0) for path, one in paths.items()}
     total = sum(failures.values())
-    return [
-        f"proxy {path}: {count:,} of {total:,} proxy failures; replace it"
-        for path, count in failures.items()
-        if count >= _PROXY_FAILURES and count >= _PROXY_SHARE * total
-    ]
+    advice = []
+    for path, one in paths.items():
+        count, tried = failures[path], one["succeeded"] + one["failed"]
+        if count >= _PROXY_FAILURES and count >= _PROXY_SHARE * total:
+            advice.append(f"proxy {path}: {count:,} of {total:,} proxy failures; replace it")
+        elif path != DIRECT and one["failed"] >= _PROXY_FAILURES and one["failed"] >= _PROXY_SHARE * tried:
+            advice.append(
+                f"proxy {path}: Telegram answered on {one['succeeded']:,} of {tried:,} connections; replace it"
+            )
+    return advice
 
 
 def _about_use(past: Past) -> list[str]:

@@ -24,6 +24,8 @@ from supervisor.core.failure import (
     Scope,
     Source,
 )
+from supervisor.ports import IncidentRow
+from supervisor.record.rows import rfc3339
 
 SCHEMA = 1
 
@@ -66,6 +68,40 @@ def explain(text: str, policies: Mapping[Kind, Policy], overrides: Mapping[str, 
         **shape,
         "while_signing_in": None if _same(failure, signing_in) else _judged(signing_in, policies),
     }
+
+
+def explain_path(path: Mapping[str, Any], incident: IncidentRow | None) -> dict[str, Any]:
+    """Say how a path does, and what its accounts do about it.
+
+    Args:
+        path: as `status` shows it.
+        incident: its open incident, if there is one.
+    """
+    told = None
+    if incident is not None:
+        told = {
+            "id": incident.id,
+            "kind": incident.kind.value,
+            "opened_at": rfc3339(incident.opened_at),
+            "failures": incident.failures,
+            "accounts": list(incident.accounts),
+        }
+    return {
+        "schema": SCHEMA,
+        "path": dict(path),
+        "open_incident": told,
+        "why": _BREAKERS.get(path["breaker"], ""),
+    }
+
+
+_BREAKERS = {
+    "closed": "Accounts may connect over it.",
+    "open": (
+        "Nobody connects over it: it is asked by itself, once for all its accounts, until Telegram answers. "
+        "Accounts with another proxy in their pool use that one; the others wait, and no attempt of theirs counts."
+    ),
+    "half_open": "It is being asked just now; when Telegram answers, its accounts come back, a few at a time.",
+}
 
 
 def _numbered(code: Code) -> dict[str, Any]:

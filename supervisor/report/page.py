@@ -207,16 +207,19 @@ def _causes(causes: Sequence[Mapping[str, Any]]) -> str:
     return _table(("kind", "what failed", "times", "accounts"), rows, 2, wrapped=1)
 
 
-def _paths(paths: Mapping[str, Mapping[str, int]]) -> str:
+def _paths(paths: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         (
             path,
-            ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())),
-            f"{sum(kinds.values()):,}",
+            ", ".join(f"{count:,} {kind}" for kind, count in sorted(one["failures"].items())),
+            f"{one['outages']:,}",
+            _seconds(one["down_s"]),
+            _share(one["success_rate"]),
+            "-" if one["latency_ms"] is None else f"{one['latency_ms']:.0f} ms",
         )
-        for path, kinds in list(paths.items())[:_ROWS]
+        for path, one in list(paths.items())[:_ROWS]
     ]
-    return _table(("path", "failures", "in all"), rows, 2, wrapped=1)
+    return _table(("path", "failures", "outages", "away", "answered", "latency"), rows, 2, wrapped=1)
 
 
 def _actions(actions: Mapping[str, Mapping[str, int]]) -> str:

@@ -41,7 +41,8 @@ class StepSeen:
         found: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             if self.step.expected.is_met_by(row):
-                found.setdefault(row["account"], row)
+                for name in row.get("accounts", [row["account"]]):  # those of an outage, or its own
+                    found.setdefault(name, row)
         return {name: found[name] for name in self.step.accounts if name in found}
 
     @property

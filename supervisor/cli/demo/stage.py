@@ -24,7 +24,6 @@ from supervisor.datacenter import Account, Datacenter, library
 from supervisor.errors import NotRunning, SupervisorError
 from supervisor.record import queries
 from supervisor.record.queries import LogFilter
-from supervisor.record.rows import row_json
 
 _LATENCY = 0.08  # s, there and back: a round trip to Telegram in the field
 _SIGNS_IN_WITHIN = 30.0  # s, of a slow machine
@@ -232,7 +231,7 @@ class Stage:
             found = queries.log_rows(db, LogFilter(after_id=self._row), limit=-1)
         if found:
             self._row = found[-1].id
-        return [row_json(row.row, row.id) for row in found]
+        return [row.json() for row in found]
 
     def calls(self) -> dict[str, list[Call]]:
         """What the accounts' code noted of its calls, by account."""

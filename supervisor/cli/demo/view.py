@@ -15,7 +15,7 @@ from supervisor.cli.demo.cast import whose
 from supervisor.cli.demo.play import Now, View
 from supervisor.cli.demo.report import Report, StepSeen
 from supervisor.cli.tables import Column, clean, colored, print_table
-from supervisor.cli.words import error_name, span, what_was_done
+from supervisor.cli.words import error_name, span, what_was_done, who
 from supervisor.core.failure import Result
 
 STATE_COLORS = {
@@ -47,14 +47,14 @@ class Lines:
         accounts: dict[tuple[str, str], list[str]] = {}
         for row in rows:
             told = _what_failed(row), what_was_done(row).partition(", attempt")[0]
-            accounts.setdefault(told, []).append(row["account"] or f"[{row['path']}]")
+            accounts.setdefault(told, []).append(who(row))
         for (failed, done), names in accounts.items():
-            who = f"{whose(names)}: "
+            them = f"{whose(names)}: "
             if failed:
-                room = _WIDTH - len(f"{at:5.1f} s  {who}; {done}")
-                self._line(at, f"{who}{cut(failed, room)}; {done}", "yellow")
+                room = _WIDTH - len(f"{at:5.1f} s  {them}; {done}")
+                self._line(at, f"{them}{cut(failed, room)}; {done}", "yellow")
             else:
-                self._line(at, who + done, "green")
+                self._line(at, them + done, "green")
 
     def look(self, now: Now) -> None:
         """Lines tell what happens, not how it stands."""

@@ -13,7 +13,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from supervisor.cli.current import COLORS
+from supervisor.cli.current import COLORS, PATH_COLORS
 from supervisor.cli.tables import clean
 from supervisor.cli.watch.look import Seen
 from supervisor.cli.watch.tries import Try, in_hand, unix
@@ -24,6 +24,7 @@ Part = tuple[str, str]  # a text and its style
 Size = tuple[int, int]  # columns, lines
 
 _DETAILS = 6  # lines about the account chosen
+_POOR = 0.95  # a path that answers less often says so
 _ROOMY, _CRAMPED = 18, 9  # lines from which on there are details; under which the head is one line
 _SEPARATION = 2
 _STATE = len("needs_login")
@@ -132,8 +133,11 @@ def _path_order(path: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _path(path: Mapping[str, Any]) -> Part:
-    style = {"broken": "red", "ok": "green"}.get(path["state"], "")
-    return f"{clean(path['name'])} {path['state']} ({path['accounts']:,})", style
+    rate, probe = path["success_rate"], unix(path["next_probe_at"])
+    poor = f", {100 * rate:.0f} % answered" if rate is not None and rate < _POOR else ""
+    probed = f", probe {clock(probe)}" if probe else ""
+    shown = f"{clean(path['name'])} {path['state']} ({path['accounts']:,}{poor}{probed})"
+    return shown, PATH_COLORS.get(path["state"], "")
 
 
 def _rate(seen: Seen) -> Text:

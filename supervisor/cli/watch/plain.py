@@ -17,6 +17,7 @@ from supervisor.cli.tables import clean
 from supervisor.cli.watch.look import PACE, REST, Looker, Seen
 from supervisor.cli.words import clock
 
+_OF_PATHS = ("name", "state", "accounts", "breaker", "incident")
 _TITLES = ("ACCOUNT", "STATE", "SINCE", "PATH", "LAST FAILURE")
 
 
@@ -26,16 +27,18 @@ def plain(looker: Looker, given: Options) -> NoReturn:
     while True:
         began = time.thread_time()
         seen = looker.look()
-        if (changed := _what_counts(seen)) != before:
+        if (changed := what_counts(seen)) != before:
             _show(seen, given)
             before = changed
         _rest(max(PACE, REST * (time.thread_time() - began)))
 
 
-def _what_counts(seen: Seen) -> object:
-    """All but the daemon's age, which changes always."""
-    status = None if seen.status is None else {**seen.status, "uptime_s": None}
-    return seen.note, seen.stale, status
+def what_counts(seen: Seen) -> object:
+    """All but what changes always: the daemon's age, and how often each path has answered."""
+    if seen.status is None:
+        return seen.note, seen.stale, None
+    paths = [[path[key] for key in _OF_PATHS] for path in seen.status["paths"]]
+    return seen.note, seen.stale, seen.status | {"uptime_s": None, "paths": paths}
 
 
 def _show(seen: Seen, given: Options) -> None:

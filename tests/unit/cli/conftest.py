@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from supervisor.cli.top import tg_supervisor
 from supervisor.core.failure import Action, Kind, Row, Scope, State
 from supervisor.core.failure import Result as Outcome
-from supervisor.ports import AccountSnapshot
+from supervisor.ports import AccountSnapshot, IncidentRow, PathSnapshot
 from supervisor.record.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +53,18 @@ def cli(config: Path) -> Cli:
         return CliRunner().invoke(tg_supervisor, args)
 
     return run
+
+
+def keep(state_dir: Path, path: PathSnapshot, incident: IncidentRow) -> None:
+    """Write what a daemon keeps of a path and its outage."""
+
+    async def write() -> None:
+        state_dir.mkdir(exist_ok=True)
+        async with Store.open(state_dir / "recovery.db") as store:
+            store.path(path)
+            store.incident(incident)
+
+    asyncio.run(write())
 
 
 def command(args: Sequence[str], cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Cli
+from supervisor.core.failure import Kind, Scope
+from supervisor.ports import IncidentRow
+from tests.unit.cli.conftest import NOW, Cli, account, keep
+from tests.unit.cli.daemon import BROKEN, Daemon
 
 
 def test_an_error_is_explained_in_words(cli: Cli) -> None:
@@ -100,3 +103,35 @@ def test_a_number_is_explained(cli: Cli) -> None:
     assert "token_refused" in shown
     assert "@BotFather" in shown
     assert "number     1001" in cli("explain", "FLOOD_WAIT_35").stdout
+
+
+def test_a_path_is_explained(cli: Cli, tmp_path: Path) -> None:
+    """A proxy's name tells its breaker, its health and the open incident, from the daemon, then from the last run."""
+    row = IncidentRow(
+        "i-1", None, "de1", Scope.PATH, Kind.PROXY, NOW - 60, failures=12, accounts=("support-bot", "sales")
+    )
+    keep(tmp_path / "state", BROKEN, row)
+    with Daemon([account("support-bot")]).running(tmp_path / "state"):
+        text = cli("explain", "de1").stdout
+        assert "de1  (a path)" in text
+        assert "broken, 0 accounts on it" in text
+        assert "90 of 100 times (90 %), after 62 ms" in text
+        assert "12 failures, 2 accounts touched" in text
+        assert "next probe" in text
+        found = json.loads(cli("explain", "--json", "direct").stdout)
+        assert (found["path"]["state"], found["open_incident"]) == ("ok", None)
+        assert "in no table" in cli("explain", "de2").stdout
+    found = json.loads(cli("explain", "--json", "de1").stdout)
+    assert found["path"]["breaker"] == "half_open"
+    assert found["open_incident"]["accounts"] == ["support-bot", "sales"]
+    assert found["why"]
+
+
+def test_what_cannot_be_told_of_a_path_is_said(cli: Cli, tmp_path: Path) -> None:
+    """A daemon that does not answer, or a log that cannot be read, keeps no error from being explained."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "recovery.db").write_text("no database, " * 100)
+    result = cli("explain", "de1")
+    assert result.exit_code == 0
+    assert "in no table" in result.stdout
+    assert "whether a path is called so cannot be told" in result.stderr

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervisor.core.failure import Result, State
-from supervisor.ports import Limited
+from supervisor.ports import AccountSnapshot, Limited, PathSnapshot
 from supervisor.record.lock import StateLock
+from supervisor.record.store import Store
+from supervisor.report.status import Texts, status
 from tests.unit.cli.conftest import NOW, Cli, account, fill, row
-from tests.unit.cli.daemon import Daemon
+from tests.unit.cli.daemon import BROKEN, Daemon
 
 KEYS = "name state limited user_id is_bot path since retry_at incident last_failure".split()
+PATH_KEYS = (
+    "name state accounts breaker since next_probe_at succeeded failed success_rate latency_ms last_failure incident"
+).split()
 
 
 def test_a_running_daemon_speaks_for_itself(cli: Cli, tmp_path: Path) -> None:
@@ -30,18 +38,38 @@ def test_a_running_daemon_speaks_for_itself(cli: Cli, tmp_path: Path) -> None:
         "since": "1970-01-01T00:00:00.000Z",
     }
     assert (shown["state"], shown["last_failure"]["id"]) == ("online", 42)
-    assert found["paths"][1] == {"name": "de1", "state": "broken", "accounts": 0}
+    assert list(found["paths"][1]) == PATH_KEYS
+    assert found["paths"][1] == {
+        "name": "de1",
+        "state": "broken",
+        "accounts": 0,
+        "breaker": "half_open",
+        "since": "1970-01-01T00:00:00.000Z",
+        "next_probe_at": "1970-01-01T00:00:10.500Z",
+        "succeeded": 90,
+        "failed": 10,
+        "success_rate": 0.9,
+        "latency_ms": 62.5,
+        "last_failure": {"at": "1970-01-01T00:00:01.000Z", "message": "connection refused"},
+        "incident": "i-1",
+    }
+    unknown = ["since", "next_probe_at", "success_rate", "latency_ms", "last_failure", "incident"]
+    assert [found["paths"][0][key] for key in unknown] == [None] * len(unknown)
 
 
 def test_people_see_a_table(cli: Cli, tmp_path: Path) -> None:
-    """Every account with its state, what last went wrong, the totals, the broken paths, the daemon's age."""
+    """Every account with its state, what last went wrong, the totals, the paths and how they do, the daemon's age."""
     snapshots = [account("support-bot", last_failure=row()), account("sales", State.NEEDS_LOGIN)]
     with Daemon(snapshots, uptime=3700.0).running(tmp_path / "state"):
         text = cli("status").stdout
     assert "needs_login" in text
     assert "FLOOD_WAIT_35 on messages.SendMessage" in text
     assert "2 accounts: 1 online, 1 needs_login" in text
-    assert "broken paths: de1" in text
+    (shown,) = [line.split(maxsplit=7) for line in text.splitlines() if line.startswith("de1")]
+    assert shown[1:7] == ["broken,", "breaker", "half", "open", "0", "90"]
+    assert shown[7].split()[:3] == ["%", "62", "ms"]
+    assert "connection refused" in shown[7]
+    assert "next probe" in shown[7]
     assert "pid 4711, up 1 h 2 min" in text
     assert "\x1b" not in text
 
@@ -64,8 +92,57 @@ def test_nothing_is_online_without_a_daemon(cli: Cli, tmp_path: Path) -> None:
         "stopped": "stopped",
     }
     assert {shown["retry_at"] for shown in found["accounts"]} == {None}
-    assert found["paths"] == [{"name": "direct", "state": "unused", "accounts": 8}]
+    assert [(path["name"], path["state"], path["accounts"]) for path in found["paths"]] == [
+        ("direct", "unused", 8)
+    ]
     assert "no daemon is running; the last one stopped at" in result.stderr
+
+
+async def test_the_last_runs_paths_are_remembered(cli: Cli, tmp_path: Path) -> None:
+    """Health and breakers as they were when the daemon ended; nothing is probed, and what worked then is only not used."""
+    (tmp_path / "state").mkdir()
+    async with Store.open(tmp_path / "state" / "recovery.db") as store:
+        store.path(replace(BROKEN, accounts=5))
+        store.path(PathSnapshot("nl3", "ok", 5, succeeded=7, latency=0.25))
+        await store.save_account(replace(account("support-bot"), path="nl3"))
+    de1, nl3 = json.loads((await asyncio.to_thread(cli, "status", "--json")).stdout)["paths"]
+    assert (de1["state"], de1["breaker"], de1["accounts"]) == ("broken", "half_open", 0)
+    assert (de1["next_probe_at"], de1["failed"], de1["incident"]) == (None, 10, "i-1")
+    assert (nl3["state"], nl3["accounts"], nl3["success_rate"], nl3["latency_ms"]) == (
+        "unused",
+        1,
+        1.0,
+        250.0,
+    )
+    text = (await asyncio.to_thread(cli, "status")).stdout
+    assert "250 ms" in text
+
+
+def test_a_status_of_many_is_made_of_what_was_made_before() -> None:
+    """The same text as made at once; an account's part is only written again when something of it has changed."""
+    failed = account("a", State.RECOVERING, last_failure=row())
+    online = account("b")
+    numbers = {"a": 1}
+    texts = Texts(lambda _: numbers["a"])
+
+    def made(*accounts: AccountSnapshot) -> str:
+        texts.begin()
+        for one in accounts:
+            texts.add(one)
+        return texts.take(whole())
+
+    def whole(*accounts: AccountSnapshot) -> dict[str, Any]:
+        paths = [replace(BROKEN, name='"accounts": []')]
+        return status(accounts, paths, running=True, pid=1, uptime_s=2.0, row_id=lambda _: numbers["a"])
+
+    for accounts in ([failed, online], [failed, replace(online)], [online], [], [online, failed]):
+        assert made(*accounts) == json.dumps(whole(*accounts))
+    numbers["a"] = 2
+    assert made(failed, online) == json.dumps(whole(failed, online))
+    texts.begin()
+    texts.add(failed)  # who asked went away
+    assert made(online) == json.dumps(whole(online))
+    assert '"state": "paused"' in made(replace(online, state=State.PAUSED))
 
 
 def test_the_last_runs_failures_have_their_numbers(cli: Cli, tmp_path: Path) -> None:

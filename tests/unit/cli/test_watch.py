@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from supervisor.cli.watch.draw import frame, room
 from supervisor.cli.watch.look import Looker, Seen
-from supervisor.cli.watch.plain import block
+from supervisor.cli.watch.plain import block, what_counts
 from supervisor.cli.watch.terminal import keys
 from supervisor.cli.watch.tries import Try, in_hand
 from supervisor.cli.watch.view import SORTS, Account, Order, View, answered, placed, pressed, shown
+from supervisor.cli.words import clock
 from supervisor.core.failure import DEFAULT_POLICIES, Result, State
 from supervisor.ports import AccountSnapshot, Limited, PathSnapshot
 from supervisor.record import queries
@@ -312,6 +314,33 @@ def test_the_head_counts() -> None:
     assert line.endswith(f", +{left_out}")
 
 
+def test_a_path_that_answers_seldom_says_so() -> None:
+    """How often it did, and of a broken one when it is asked next; a good one is named alone."""
+    paths = [
+        PathSnapshot("direct", "ok", 2, succeeded=99, failed=1),
+        PathSnapshot("de1", "broken", 3, "open", NOW - 9, NOW + 10, 1, 3),
+        PathSnapshot("nl3", "ok", 4, succeeded=3, failed=1),
+    ]
+    found = status([], paths, running=True, pid=1, uptime_s=1.0, row_id=lambda _: None)
+    text = "\n".join(screen(Seen(found, NOW)))
+    assert (
+        f"de1 broken (3, 25 % answered, probe {clock(NOW + 10)}), direct ok (2), nl3 ok (4, 75 % answered)"
+        in text
+    )
+
+
+def test_a_plain_watch_does_not_tell_of_every_connection() -> None:
+    """What is counted up all the time is no news; a breaker that opens is."""
+
+    def seen_with(**more: Any) -> Seen:
+        paths = [PathSnapshot("de1", "ok", 2, **more)]
+        return Seen(status([], paths, running=True, pid=1, uptime_s=1.0, row_id=lambda _: None), NOW)
+
+    before = what_counts(seen_with())
+    assert what_counts(seen_with(succeeded=5, failed=1, latency=0.5)) == before
+    assert what_counts(seen_with(breaker="open", probe_at=NOW)) != before
+
+
 def test_what_is_not_known_is_not_shown_as_known() -> None:
     """A daemon that is silent, or gone, is said so on top; what it said before is called that."""
     silent = seen(account("a"), note="the daemon did not answer within 5 s", stale=True)
@@ -386,7 +415,7 @@ def test_looking_without_a_daemon(tmp_path: Path, config: Path) -> None:
     config.write_text(config.read_text() + "\n[recovery.flood_wait]\nmax_retries = 9\n")
     looker = Looker(tmp_path / "state", config)
     assert "none has run yet" in looker.look().note
-    fill(tmp_path / "state", [row()], [account("a", State.SUSPENDED)])
+    fill(tmp_path / "state", [row(time.time())], [account("a", State.SUSPENDED)])
     first = looker.look()
     assert first.note.startswith("no daemon is running; the last one stopped at")
     assert first.failures == (1, 1)

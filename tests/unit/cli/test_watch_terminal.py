@@ -175,7 +175,12 @@ def test_a_person_looks_and_acts(watch: Start, state_dir: Path) -> None:
     daemon = Daemon([account("sales"), account("support-bot"), account("news-bot", State.FAILED)])
     with daemon.running(state_dir):
         screen = watch()
-        screen.shows("> news-bot", "3 accounts: 1 failed, 2 online", "de1 broken (0)", "failures: 1 in 1 min")
+        screen.shows(
+            "> news-bot",
+            "3 accounts: 1 failed, 2 online",
+            "de1 broken (0, 90 % answered, probe",
+            "failures: 1 in 1 min",
+        )
         assert screen.alternate
         assert not screen.cursor
         assert "\x1b[32m" in screen.raw

@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.cli.words import clock, log_line, parse_since, span
 from supervisor.core.failure import Action, Kind, Result, Scope
-from supervisor.record.rows import row_json
+from supervisor.record.rows import LogRow, row_json
 from tests.unit.cli.conftest import NOW, row
 
 
@@ -77,11 +77,31 @@ def test_a_paths_failure_names_the_path() -> None:
     assert line.endswith("(500 times)")
 
 
+@pytest.mark.parametrize(
+    ("scope", "accounts", "who"),
+    [
+        (Scope.PATH, ("a", "b"), "path de1 (2 accounts)"),
+        (Scope.PATH, ("a",), "path de1 (1 account)"),
+        (Scope.FLEET, ("a", "b"), "fleet (2 accounts)"),
+        (Scope.PATH, (), "path de1"),
+    ],
+)
+def test_an_outage_tells_whom_it_touched(scope: Scope, accounts: tuple[str, ...], who: str) -> None:
+    """In the place of the account stand the path, or the fleet, and how many accounts it took along."""
+    outage = row(
+        account=None, path="de1", scope=scope, kind=Kind.PROXY, error_id=None, method=None, message="gone"
+    )
+    line = log_line(LogRow(1, outage, NOW, accounts=accounts).json(), NOW)
+    assert f" {who} proxy (gone)" in line
+
+
 def test_a_failure_of_the_fleet_names_the_fleet() -> None:
     """A row without an account, a path or a caller: the event loop's own."""
     stall = row(account=None, scope=Scope.FLEET, kind=Kind.UNKNOWN, error_id="LOOP_STALLED", method=None)
-    line = log_line(row_json(replace(stall, outcome=Result.RAISED, message="bot.py:5 in hello"), 1), NOW)
-    assert line.endswith(" [fleet] unknown LOOP_STALLED (bot.py:5 in hello): recorded")
+    line = log_line(
+        LogRow(1, replace(stall, outcome=Result.RAISED, message="bot.py:5 in hello"), NOW).json(), NOW
+    )
+    assert line.endswith(" fleet unknown LOOP_STALLED (bot.py:5 in hello): recorded")
 
 
 def test_what_came_from_outside_cannot_steer_the_terminal() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.failure import Kind, Result, State
+from supervisor.core.failure import Kind, Result, Row, Scope, State
 from supervisor.errors import ConfigError
-from supervisor.ports import AccountSnapshot, Saved
+from supervisor.ports import AccountSnapshot, IncidentRow, Saved
 from supervisor.record import queries
 from supervisor.record.files import prepare
 from supervisor.record.migrations import MIGRATIONS, SCHEMA, migrate
@@ -65,6 +65,78 @@ def test_a_patterns_rows_are_found_however_old_they_are(
     assert ids(filled, LogFilter(account="s*", since=NOW + 2), 3) == [6, 7, 8]
     assert ids(filled, LogFilter(account="*-1", unresolved=True)) == [1, 3, 5]
     assert ids(filled, LogFilter(account="nobody*")) == []
+
+
+@pytest.fixture
+async def outages(db: Path, make_row: MakeRow) -> Path:
+    """Rows 1, 4 and 7 are sales' own; 2 and 5 are of an outage that touched sales, 3 and 6 of one that did not."""
+
+    def outage(number: float, incident: str, outcome: Result = Result.RETRYING) -> Row:
+        row = make_row(at=NOW + number, account=None, kind=Kind.PROXY, incident=incident, outcome=outcome)
+        return replace(row, scope=Scope.PATH, path="de1")
+
+    async with Store.open(db) as store:
+        for number, incident in enumerate(("i-1", "de1-1", "de1-2", "i-2")):
+            own = make_row(at=NOW + number, account="sales", incident=incident)
+            store.record(outage(number, incident) if incident.startswith("de1") else own)
+        store.record(outage(4, "de1-1", Result.RECOVERED))
+        store.record(outage(5, "de1-2"))
+        store.record(make_row(at=NOW + 6, account="sales", outcome=Result.RAISED))
+        for name, closed, touched in (("1", NOW + 4, ("support-1", "sales")), ("2", None, ("sales-2", "s"))):
+            store.incident(
+                IncidentRow(f"de1-{name}", None, "de1", Scope.PATH, Kind.PROXY, NOW, closed, accounts=touched)
+            )
+    return db
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "expected"),
+    [
+        (LogFilter(account="sales"), 100, [1, 2, 4, 5, 7]),
+        (LogFilter(account="sales"), 3, [4, 5, 7]),
+        (LogFilter(account="sales*"), 100, [1, 2, 3, 4, 5, 6, 7]),
+        (LogFilter(account="support-?"), 100, [2, 5]),
+        (LogFilter(account="*s"), 100, [1, 2, 3, 4, 5, 6, 7]),
+        (LogFilter(account="sale"), 100, []),
+        (LogFilter(account="sale?2"), 100, []),
+        (LogFilter(account="sales", kind=Kind.PROXY), 100, [2, 5]),
+        (LogFilter(account="sales", since=NOW + 3.5), 100, [5, 7]),
+        (LogFilter(account="sales", since=NOW + 4.5), 100, [7]),
+        (LogFilter(account="sales", unresolved=True), 100, [1, 4, 7]),
+        (LogFilter(account="sales-2", unresolved=True), 100, [3, 6]),
+        (LogFilter(account="sales", after_id=1), 2, [2, 4]),
+        (LogFilter(account="sales", after_id=2), -1, [4, 5, 7]),
+        (LogFilter(account="support-*", after_id=0), -1, [2, 5]),
+    ],
+)  # fmt: skip
+def test_outages_are_among_the_rows_of_those_they_touched(
+    outages: Path, wanted: LogFilter, limit: int, expected: list[int]
+) -> None:
+    """What a path's trouble did is found under each account's name that was on it, whatever else is asked for."""
+    assert ids(outages, wanted, limit) == expected
+
+
+def test_an_outages_rows_tell_whom_it_touched(outages: Path) -> None:
+    """The names go with each of its rows, and with no others."""
+    with queries.opened(outages) as db:
+        assert db is not None
+        told = [row.json().get("accounts") for row in queries.log_rows(db, LogFilter())]
+    first, second = ["support-1", "sales"], ["sales-2", "s"]
+    assert told == [None, first, second, None, first, second, None]
+
+
+def test_a_file_that_no_newer_release_has_touched_can_be_read(outages: Path) -> None:
+    """An older release's log is shown before the first start of this one: it knows of no outages and no paths."""
+    with closing(sqlite3.connect(outages)) as old:
+        old.executescript(
+            "DROP INDEX incidents_outage; ALTER TABLE incidents DROP COLUMN accounts; DROP TABLE paths;"
+            "PRAGMA user_version = 3"
+        )
+    assert ids(outages, LogFilter(account="sales")) == [1, 4, 7]
+    assert ids(outages, LogFilter()) == [1, 2, 3, 4, 5, 6, 7]
+    with queries.opened(outages) as db:
+        assert db is not None
+        assert queries.paths(db) == []
 
 
 def test_rows_can_be_followed(filled: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.failure import Action, Kind, Result, Row
-from supervisor.record import files, migrations, rollups
+from supervisor.core.failure import Action, Result, Row
+from supervisor.record import rollups
 from supervisor.record.rollups import (
     DAY,
     HOUR,
@@ -26,17 +26,6 @@ from supervisor.record.store import Store
 from tests.unit.record.conftest import NOW, MakeRow
 
 ENDED = {"recovered", "failed"}
-
-OF_V3 = (
-    "TABLE totals",
-    "TABLE lanes",
-    "INDEX failures_kind",
-    "INDEX failures_account_kind",
-    "INDEX failures_unresolved_at",
-    "INDEX failures_unresolved_account",
-    "INDEX failures_unresolved_kind",
-)
-OF_V1 = "CREATE INDEX failures_unresolved ON failures (id) WHERE resolved_at IS NULL"
 
 
 def query(path: Path, statement: str) -> list[tuple[object, ...]]:
@@ -92,7 +81,7 @@ def totals(path: Path, step: int) -> dict[tuple[int, str], dict[tuple[str, str, 
 
 
 async def test_rows_are_counted_by_hour_and_by_account(db: Path, make_row: MakeRow) -> None:
-    """In the transaction that writes them, merged counts and all; each account's for three lengths of time."""
+    """In the transaction that writes them, merged counts and all; each account's for four lengths of time."""
     day = int(NOW // DAY * DAY)
     await write(
         db,
@@ -105,7 +94,13 @@ async def test_rows_are_counted_by_hour_and_by_account(db: Path, make_row: MakeR
         ],
     )
     columns = "start, account, kind, action, outcome, count, longest"
-    assert query(db, f"SELECT {columns} FROM rollups ORDER BY start, outcome") == [
+    assert query(db, f"SELECT {columns} FROM rollups WHERE step = {DAY} ORDER BY outcome") == [
+        (day, "*", "connection", "reconnect", "failed", 1, 0.0),
+        (day, "*", "connection", "fail", "raised", 1, 0.0),
+        (day, "*", "connection", "reconnect", "recovered", 1, 2.0),
+        (day, "*", "connection", "reconnect", "retrying", 6, 0.0),
+    ]
+    assert query(db, f"SELECT {columns} FROM rollups WHERE step = {HOUR} ORDER BY start, outcome") == [
         (day, "*", "connection", "reconnect", "retrying", 6, 0.0),
         (day + HOUR, "*", "connection", "fail", "raised", 1, 0.0),
         (day + HOUR, "*", "connection", "reconnect", "recovered", 1, 2.0),
@@ -114,6 +109,12 @@ async def test_rows_are_counted_by_hour_and_by_account(db: Path, make_row: MakeR
     retrying = {("connection", "retrying", UNTIMED): 6}
     recovered = {("connection", "recovered", length_class(2.0)): 1}
     raised, failed = {("connection", "raised", UNTIMED): 1}, {("connection", "failed", UNTIMED): 1}
+    assert totals(db, HOUR) == {
+        (day, "support-bot"): retrying,
+        (day + HOUR, "sales"): recovered,
+        (day + HOUR, ""): raised,
+        (day + PART, "sales"): failed,
+    }
     assert totals(db, PART) == {
         (day, "support-bot"): retrying,
         (day, "sales"): recovered,
@@ -159,71 +160,4 @@ async def test_roll_ups_outlive_their_rows(db: Path, make_row: MakeRow) -> None:
         await store._trim()
     assert query(db, "SELECT count(*) FROM failures") == [(1,)]
     assert query(db, f"SELECT count(*) FROM rollups WHERE step = {HOUR}") == [(3,)]
-    assert {step: len(totals(db, step)) for step in STEPS} == {PART: 0, DAY: 2, SPAN: 3}
-
-
-async def test_a_file_from_before_roll_ups_is_counted_once(db: Path, make_row: MakeRow) -> None:
-    """Its rows get theirs when it is brought up to date, the same as if they had been written then."""
-    rows = [
-        make_row(count=3),
-        make_row(account=None, outcome=Result.RAISED),
-        make_row(account="a", kind=Kind.PROXY, outcome=Result.RECOVERED, duration=2.0),
-        make_row(account="a", outcome=Result.RECOVERED, duration=5.0),
-    ]
-    await write(db, rows)
-    columns = "SELECT start, kind, action, outcome, count, longest FROM rollups ORDER BY 1, 2, 3, 4"
-    expected = query(db, columns)
-    with closing(sqlite3.connect(db, isolation_level=None)) as old:
-        for drop in (*OF_V3, "TABLE rollups", "INDEX failures_ended"):
-            old.execute(f"DROP {drop}")
-        old.execute(OF_V1)
-        old.execute("PRAGMA user_version = 1")
-    files.prepare(db)
-    assert query(db, "PRAGMA user_version") == [(migrations.SCHEMA,)]
-    assert query(db, columns.replace(" FROM rollups", f" FROM rollups WHERE step = {HOUR}")) == expected
-    day = int(NOW // DAY * DAY)
-    assert totals(db, DAY) == {  # V2 could not tell how long recoveries took
-        (day, "support-bot"): {("connection", "retrying", UNTIMED): 3},
-        (day, ""): {("connection", "raised", UNTIMED): 1},
-        (day, "a"): {("proxy", "recovered", UNTIMED): 1, ("connection", "recovered", UNTIMED): 1},
-    }
-
-
-async def test_a_file_of_the_second_step_keeps_its_counts(db: Path, make_row: MakeRow) -> None:
-    """What was counted by account and day, and how long recoveries took, goes over into the totals; then it is deleted."""
-    rows = [
-        make_row(count=3),
-        make_row(at=NOW - 9 * DAY, outcome=Result.FAILED),
-        make_row(account="a", outcome=Result.RECOVERED, duration=5.0, count=2),
-    ]
-    await write(db, rows)
-    expected = {step: totals(db, step) for step in STEPS}
-    with closing(sqlite3.connect(db, isolation_level=None)) as old:
-        for drop in OF_V3:
-            old.execute(f"DROP {drop}")
-        old.execute(OF_V1)
-        old.create_function("packed", 2, _packed)
-        old.execute(
-            "INSERT INTO rollups SELECT 86400, CAST(at / 86400 AS INTEGER) * 86400, account, kind, action, outcome, "
-            "count, coalesce(duration, 0.0), packed(duration, count) FROM failures"
-        )
-        old.execute(
-            "INSERT INTO rollups SELECT step, start, account, '*', '*', outcome, count, longest, lengths FROM rollups "
-            "WHERE step = 86400 AND outcome <> 'retrying'"
-        )
-        old.execute("PRAGMA user_version = 2")
-    files.prepare(db)
-    assert totals(db, DAY) == expected[DAY]
-    assert totals(db, SPAN) == expected[SPAN]
-    assert totals(db, PART) == {key: n for key, n in expected[PART].items() if key[0] > NOW - 4 * DAY}
-    async with Store.open(db) as store:
-        store._trim_at = 0.0
-        await store._trim()
-    assert query(db, "SELECT DISTINCT step FROM rollups") == [(HOUR,)]
-
-
-def _packed(duration: float | None, count: int) -> bytes:
-    histogram = Histogram()
-    if duration is not None:
-        histogram.add(duration, count)
-    return histogram.packed()
+    assert {step: len(totals(db, step)) for step in STEPS} == {HOUR: 0, PART: 0, DAY: 2, SPAN: 3}

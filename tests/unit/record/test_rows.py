@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from supervisor.core.failure import Action, Kind, Result, Row, Scope, State
+from supervisor.core.standing import Standing
 from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited
 from supervisor.record import rows
 
@@ -80,7 +81,7 @@ def test_a_lone_surrogate_is_replaced() -> None:
 
 def test_an_account_survives_its_columns() -> None:
     """A snapshot, its limitation and its last failure come back equal."""
-    names = "name state since path user_id is_bot limited retry_at incident last_failure".split()
+    names = "name state since path user_id is_bot limited retry_at incident last_failure standing".split()
     snapshot = AccountSnapshot(
         "support-bot",
         State.SUSPENDED,
@@ -92,9 +93,17 @@ def test_an_account_survives_its_columns() -> None:
         retry_at=9.0,
         incident="i-1",
         last_failure=FULL,
+        standing=Standing(State.SUSPENDED, 1.5, 2.5, 600.0, 1, Action.RELOGIN, (0.5, 1.0), "mark"),
     )
     for one in (snapshot, AccountSnapshot("b", State.ONLINE, 0.0, "direct")):
         assert rows.account_snapshot(dict(zip(names, rows.account_columns(one), strict=True))) == one
+
+
+def test_an_account_that_an_older_release_saved_has_no_standing() -> None:
+    """`status` reads such a file as it is, before any daemon has brought its tables up to date."""
+    names = "name state since path user_id is_bot limited retry_at incident last_failure".split()
+    snapshot = AccountSnapshot("b", State.ONLINE, 0.0, "direct")
+    assert rows.account_snapshot(dict(zip(names, rows.account_columns(snapshot), strict=False))) == snapshot
 
 
 def test_an_incident_and_a_flood_survive_their_columns() -> None:
@@ -112,10 +121,11 @@ def test_an_incident_and_a_flood_survive_their_columns() -> None:
         4,
         {"proxy": 2},
         {"proxy": 3},
+        ("a", "b"),
     )
     names = (
-        "id account path scope kind opened_at closed_at outcome last_action failures attempts backoff".split()
-    )
+        "id account path scope kind opened_at closed_at outcome last_action failures attempts backoff accounts"
+    ).split()
     assert rows.incident_row(dict(zip(names, rows.incident_columns(incident), strict=True))) == incident
     for peer in ("channel:7", None):
         flood = FloodRow("a", "messages.SendMessage", peer, 5.0, 35.0)

@@ -8,13 +8,14 @@ import stat
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supervisor.core.failure import Action, Kind, Result, Scope, State
 from supervisor.errors import ConfigError
-from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited, Recorder, SignIn
+from supervisor.ports import AccountSnapshot, FloodRow, IncidentRow, Limited, PathSnapshot, Recorder, SignIn
 from supervisor.record import queries
 from supervisor.record.files import prepare
 from supervisor.record.migrations import SCHEMA
@@ -293,6 +294,63 @@ async def test_what_the_last_run_left_is_read_back(db: Path, make_row: MakeRow) 
     assert saved.incidents == [opened]
     assert saved.floods == [FloodRow("a", "m", None, now, 35.0)]
     assert saved.sign_ins == [SignIn("a", now - 100)]
+
+
+async def test_outages_and_paths_are_read_back(db: Path) -> None:
+    """A path's breaker and health come back as they were last, an outage with the accounts it touched."""
+    outage = IncidentRow(
+        "i-1",
+        None,
+        "de1",
+        Scope.PATH,
+        Kind.PROXY,
+        NOW,
+        failures=3,
+        accounts=("a", "b", "c"),
+        backoff={"proxy": 1},
+    )
+    broken = PathSnapshot(
+        "de1", "broken", 3, "open", NOW, NOW + 10, 90, 5, 0.0625, "connection refused", NOW + 1, "i-1"
+    )
+    direct = PathSnapshot("direct", "unused", 0)
+    async with Store.open(db, FAST) as store:
+        store.incident(replace(outage, accounts=("a",)))
+        for path in (PathSnapshot("de1", "ok", 3), direct, broken):
+            store.path(path)
+        store.incident(outage)
+    saved = queries.saved(db, NOW)
+    assert saved.incidents == [outage]
+    assert saved.paths == {"de1": broken, "direct": direct}
+    async with Store.open(db, FAST) as store:
+        store.forget_path("de1")
+    assert queries.saved(db, NOW).paths == {"direct": direct}
+
+
+async def test_the_file_stops_growing(db: Path, make_row: MakeRow) -> None:
+    """Days of failures come and go: with what is too old deleted, the file is as large after twelve days as after four."""
+    days, rows, now = [NOW - (12 - day) * 86_400 for day in range(12)], 2_000, NOW
+    sizes = []
+    async with Store.open(db, StoreSettings(retention_days=2, batch_seconds=0.001), lambda: now) as store:
+        for now in days:
+            for number in range(rows):
+                at = now - 43_200 + number * 43_200 / rows
+                store.record(
+                    make_row(at, f"bot{number % 10}", message=f"connection reset {number}", incident="i")
+                )
+            await store.save_account(account("a"))
+            soon = 0.0
+            while soon < 100:  # it comes back in an hour when there is nothing more
+                store._trim_at = 0.0
+                await store._trim()
+                soon = store._trim_at - time.monotonic()
+            with closing(sqlite3.connect(db)) as reader:
+                reader.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            sizes.append(db.stat().st_size)
+    assert sizes[-1] <= 1.1 * sizes[3]
+    with closing(sqlite3.connect(db)) as reader:
+        kept = reader.execute("SELECT count(*) FROM failures").fetchone()[0]
+    assert 2 * rows <= kept <= 3 * rows
+    assert sizes[-1] / kept < 600  # bytes; docs/state.md says 360 for a row, its counts come on top
 
 
 async def test_every_states_retry_time_survives(db: Path, make_row: MakeRow) -> None:

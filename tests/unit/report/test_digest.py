@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.core.failure import Action, Kind, Result, Row, Scope, State
-from supervisor.ports import AccountSnapshot, IncidentRow
+from supervisor.ports import AccountSnapshot, IncidentRow, PathSnapshot
 from supervisor.record import queries
 from supervisor.record.past import Past
 from supervisor.record.store import Store
@@ -121,12 +121,51 @@ async def test_causes_are_counted_by_id_and_by_message(db: Path) -> None:
         ("FLOOD_WAIT_X", 12, 3),
         ("connection reset", 5, 1),
     ]
-    assert found["paths"] == {"direct": {"connection": 5, "flood_wait": 12}}
+    assert found["paths"]["direct"]["failures"] == {"connection": 5, "flood_wait": 12}
     by_kind = found["failures_over_time"]["by_kind"]
     assert {kind: sum(count for _, count in counts) for kind, counts in by_kind.items()} == {
         "connection": 5,
         "flood_wait": 12,
     }
+
+
+async def test_an_outage_counts_for_all_that_it_touched(db: Path) -> None:
+    """A path's hour is an hour of each of its accounts, beside their own; by paths, and among the causes, it is told once."""
+    outage: dict[str, Any] = {"account": None, "path": "de1", "scope": Scope.PATH, "kind": Kind.PROXY}
+    lost = row(
+        5 * HOUR, **outage | {"account": None, "incident": "o", "message": "2 accounts at once: refused"}
+    )
+    async with Store.open(db, now=lambda: NOW) as store:
+        store.path(PathSnapshot("de1", "broken", 2, "open", succeeded=4, failed=36, latency=0.1))
+        store.path(PathSnapshot("nl3", "ok", 2, succeeded=40, failed=1))
+    found = await looked_back(
+        db,
+        [row(10 * HOUR), lost],
+        [
+            incident("i", 4.5 * HOUR, 3.5 * HOUR),
+            incident("o", 5 * HOUR, 4 * HOUR, accounts=("a", "b"), **outage),
+            incident("f", 2 * HOUR, None, **outage | {"scope": Scope.FLEET, "accounts": ("b", "gone")}),
+        ],
+        [snapshot("a"), snapshot("b"), snapshot("c")],
+    )
+    down = {name: one["down_s"] / HOUR for name, one in found["accounts"].items()}
+    assert down == pytest.approx({"a": 1.5, "b": 3.0, "c": 0.0, "gone": 2.0}, abs=0.001)
+    assert {one["account"] for one in found["outages"]} == {"a", "b", "gone"}
+    assert next(iter(found["paths"])) == "de1"
+    de1 = found["paths"]["de1"]
+    assert (de1["outages"], de1["failures"], de1["success_rate"], de1["latency_ms"]) == (
+        1,
+        {"proxy": 1},
+        0.1,
+        100.0,
+    )
+    assert de1["down_s"] == pytest.approx(HOUR, abs=1)
+    assert {one["what"]: one["accounts"] for one in found["causes"]} == {
+        "connection reset": 1, "2 accounts at once: refused": 2,
+    }  # fmt: skip
+    assert found["advice"] == ["proxy de1: Telegram answered on 4 of 40 connections; replace it"]
+    assert found["stats"]["by_kind"]["proxy"]["count"] == 1
+    assert "10 %" in page(found)
 
 
 async def test_advice_is_derived_from_the_figures(db: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
+import random
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from supervisor.ports import IncidentRow
 from supervisor.record import counting, queries
 from supervisor.record.counting import Asked, Log
 from supervisor.record.rollups import DAY, HOUR
-from supervisor.record.store import Store
+from supervisor.record.store import Store, StoreSettings
 from supervisor.report.stats import stats
 
 NOW = time.time() // DAY * DAY + 18 * HOUR + 1234.5  # late enough in a day for its start to be another hour
@@ -160,6 +164,18 @@ async def test_merged_rows_count_as_what_they_stand_for(db: Path) -> None:
     assert (found["time_to_recover_s"]["p50"], found["time_to_recover_s"]["p99"]) == (1.0, 9.0)
 
 
+async def test_an_outage_counts_once(db: Path) -> None:
+    """However many accounts it touched: in the totals and by kind, under no account's name."""
+    own = row(50, Result.RECOVERED, kind=Kind.PROXY, duration=1.0)
+    outage = replace(own, account=None, scope=Scope.PATH, incident="o", duration=9.0)
+    whole = IncidentRow("f", None, "de1", Scope.FLEET, Kind.CONNECTION, NOW - 5, accounts=("a", "b", "c"))
+    await write(db, [own, outage], [whole])
+    found = count(db)
+    assert found["incidents"] == {"total": 3, "recovered": 2, "failed": 0, "open": 1}
+    assert {kind: one["count"] for kind, one in found["by_kind"].items()} == {"proxy": 2, "connection": 1}
+    assert {name: (one["count"], one["open"]) for name, one in found["by_account"].items()} == {"a": (1, 0)}
+
+
 async def test_since_is_exact(db: Path) -> None:
     """A moment before it does not count, a moment after it does: in hours, days and months alike."""
     for days in (1 / 24, 1, 7, 30):
@@ -208,6 +224,54 @@ async def test_a_pattern_counts_the_same_whether_it_is_wide_or_narrow(db: Path) 
             )
             assert found["last_24h"] == sum(one["last_24h"] for one in each[:names])
             assert found["time_to_recover_s"]["max"] < 10
+
+
+async def test_every_count_is_that_of_the_rows(db: Path) -> None:
+    """From whatever moment on: the sums and differences of totals give what a walk through the rows gives."""
+    draw = random.Random(3)
+    ages = sorted(
+        (draw.choice((1.0, 1.0, 9.0, 40.0)) * DAY * draw.random() for _ in range(900)), reverse=True
+    )
+    results = (Result.RETRYING, Result.RECOVERED, Result.FAILED)
+    rows = [
+        replace(
+            row(age, draw.choice(results), f"bot{draw.randrange(4)}", draw.choice((Kind.AUTH, Kind.PROXY))),
+            duration=1.0,
+        )
+        for age in ages
+    ]
+    now = time.time()
+    async with Store.open(db, StoreSettings(retention_days=60), now=lambda: NOW) as store:
+        for one in rows:
+            store.record(replace(one, at=one.at - NOW + now))
+    with queries.opened(db) as opened:
+        assert opened is not None
+        log = Log(opened)
+        for _ in range(150):
+            since = now - draw.choice((1.0, 2.0, 9.0, 38.0)) * DAY * draw.random()
+            assert log.start(since) == since
+            seen = [one for one in rows if one.at - NOW + now >= since]
+            for kind in (None, Kind.AUTH):
+                asked = [one for one in seen if kind in {None, one.kind}]
+                ended = log.by_account(Asked(since, kind=kind))
+                told = {
+                    name: (one.recovered, one.failed)
+                    for name, one in ended.items()
+                    if one.recovered or one.failed
+                }
+                counted = Counter((one.account, one.outcome) for one in asked)
+                names = {one.account for one in asked if one.outcome is not Result.RETRYING}
+                assert told == {
+                    name: (counted[name, Result.RECOVERED], counted[name, Result.FAILED]) for name in names
+                }
+                for pattern in (None, "bot0", "bot[01]", "bot[012]"):
+                    sorts = log.by_sort(Asked(since, pattern, kind))
+                    wanted = Counter(
+                        (one.kind.value, one.action.value, one.outcome.value)
+                        for one in asked
+                        if pattern is None or fnmatch.fnmatchcase(one.account or "", pattern)
+                    )
+                    assert {sort: found.count for sort, found in sorts.items()} == wanted
 
 
 async def test_an_action_that_succeeded_was_used(db: Path) -> None:
