@@ -1,8 +1,10 @@
 """A changed file, taken over by the running daemon: read whole, compared, and only what differs is done.
 
-A file with mistakes changes nothing; what is wrong with it is kept, and shown, until a good one is read. An account
-that is removed or replaced is stopped, its link closed, before whoever follows it connects: a session has one
-connection at a time. Its calls that wait, or are under way, fail with AccountUnavailable or OutcomeUnknown.
+A file with mistakes changes nothing; what is wrong with it is kept, and shown, until a good one is read. Settings,
+judgements and proxies are taken over by accounts as they run: one whose proxy has changed connects anew, and its calls
+are held meanwhile. Only where credentials, code or client options have changed is an account replaced. Whoever is
+removed or replaced is stopped, its link closed, before whoever follows it connects: a session has one connection at a
+time. Its calls that wait, or are under way, fail with AccountUnavailable or OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from supervisor import openfiles
+from supervisor.account import Account
 from supervisor.assembly import Assembly
 from supervisor.config.diff import Diff, diff, in_force
+from supervisor.config.footprint import Footprint
 from supervisor.config.load import load
-from supervisor.config.model import Config
+from supervisor.config.model import DIRECT, Config
 from supervisor.errors import ConfigError
 from supervisor.logins import Logins
 from supervisor.pool import Pool
@@ -29,6 +34,8 @@ from supervisor.record.store import Store
 
 log = logging.getLogger(__name__)
 
+# Accounts that take over what has changed in one pass of the event loop.
+A_FEW = 25
 STUCK = "its own code does not end, so nobody takes its place; mend it, and restart the daemon"
 
 
@@ -40,6 +47,7 @@ class Reloaded:
         added: accounts that were started, without those that continue another by a new name.
         removed: accounts that were stopped for good.
         replaced: accounts that were stopped, and started anew on the same session.
+        adapted: accounts that have taken over what has changed as they run; no call of theirs is lost.
         renamed: accounts that continue another's session: new name to old.
         untouched: how many accounts did not notice.
         needs_restart: keys of [supervisor] that take effect with the next start of the daemon.
@@ -49,6 +57,7 @@ class Reloaded:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     untouched: int = 0
     needs_restart: tuple[str, ...] = ()
@@ -63,6 +72,7 @@ class Reloaded:
             "added": self.added,
             "removed": self.removed,
             "replaced": self.replaced,
+            "adapted": self.adapted,
             "renamed": self.renamed,
         }
         told = ", ".join(f"{len(names)} {what}" for what, names in done.items() if names)
@@ -86,6 +96,7 @@ class Reloading:
             clock: both clocks.
         """
         self.config = config
+        self.footprint = config.footprint  # of the last reading, be the file right or wrong
         self._pool = pool
         self._assembly = assembly
         self._logins = logins
@@ -112,14 +123,17 @@ class Reloading:
         Raises:
             ConfigError: something is wrong with it; everything goes on as it was.
         """
+        footprint = Footprint()
         try:
-            read = await _read(self.config.path, env)
+            read = await _read(self.config.path, env, footprint)
         except ConfigError as error:
             self._error = list(error.problems)
             log.error("the changed configuration is not used, all goes on with the one of before:")  # noqa: TRY400
             for problem in error.problems:
                 log.error("%s", problem)  # noqa: TRY400 - the operator's mistake, not ours
             raise
+        finally:
+            self.footprint = footprint
         changes = diff(self.config, read)
         done = await self._apply(changes, in_force(self.config, read))
         self._error = None
@@ -135,7 +149,7 @@ class Reloading:
         named = dict.fromkeys((*changes.removed, *changes.replaced, *self._stuck))
         ending = [name for name in named if name in pool.accounts]
         stuck = await pool.take_out(ending)
-        # From here to the end of put_in nothing is waited for: nobody sees the half of it.
+        adapted = [name for name in changes.adapted if name in pool.accounts and name not in stuck]
         self._stuck = {name: identities[name] for name in stuck}
         self._assembly.reconfigure(new, [name for name in ending if name not in stuck])
         self._assembly.reconfigure_logins(self._logins, changes.renamed)
@@ -146,17 +160,44 @@ class Reloading:
             if name not in pool.accounts and account.identity not in self._stuck.values()
         ]
         _search(new)
-        pool.put_in(starting, new.accounts)
+        await pool.put_in(starting, new.accounts)
+        await self._adapt(adapted, old)
         for name in changes.removed:
             await self._store.forget_account(name)
         for name in changes.renamed.keys() & starting:
             await self._assembly.rename(name)
-        return _done(changes, starting, stuck)
+        return _done(changes, starting, adapted, stuck)
+
+    async def _adapt(self, names: Iterable[str], old: Config) -> None:
+        """Let accounts take over what has changed, a few in each pass of the loop: nobody's call is held up by it."""
+        moving: list[Account] = []
+        for number, name in enumerate(names, 1):
+            account = self._pool.accounts[name]
+            self._assembly.adapt(name)
+            if _must_move(old, self.config, name, account.path):
+                account.take_path()
+                moving.append(account)
+            if number % A_FEW == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*(account.heeded() for account in moving))
+        self._assembly.adapted()
 
 
-async def _read(path: Path, env: Mapping[str, str]) -> Config:
+async def _read(path: Path, env: Mapping[str, str], footprint: Footprint) -> Config:
     """Beside the loop: thousands of accounts take longer to read than a call may be held up."""
-    return await asyncio.to_thread(load, path, env=env)
+    config = await asyncio.to_thread(load, path, env=env, footprint=footprint)
+    problems = openfiles.problems(len(config.accounts), len(config.proxies))
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _must_move(old: Config, new: Config, name: str, path: str) -> bool:
+    """Whether the path that an account is on is no longer among its own, or leads elsewhere now."""
+    before, after = old.accounts[name].proxies, new.accounts[name].proxies
+    if path not in (after or (DIRECT,)):
+        return before != after  # else a recovery callback has put it there
+    return old.proxies.get(path) != new.proxies.get(path)
 
 
 def _search(config: Config) -> None:
@@ -166,7 +207,7 @@ def _search(config: Config) -> None:
             sys.path.append(str(directory))
 
 
-def _done(changes: Diff, started: list[str], stuck: tuple[str, ...]) -> Reloaded:
+def _done(changes: Diff, started: list[str], adapted: list[str], stuck: tuple[str, ...]) -> Reloaded:
     for name in stuck:
         log.error("%s: %s", name, STUCK)
     known = {*changes.replaced, *changes.renamed}
@@ -174,8 +215,9 @@ def _done(changes: Diff, started: list[str], stuck: tuple[str, ...]) -> Reloaded
         added=tuple(name for name in started if name not in known),
         removed=tuple(name for name in changes.removed if name not in changes.renamed.values()),
         replaced=tuple(name for name in started if name in changes.replaced),
+        adapted=tuple(adapted),
         renamed={new: old for new, old in changes.renamed.items() if new in started},
-        untouched=len(set(changes.unchanged) - set(started) - set(changes.replaced)),
+        untouched=len(set(changes.unchanged) - set(started) - set(adapted)),
         needs_restart=changes.needs_restart,
         stuck=stuck,
     )

@@ -1,4 +1,4 @@
-"""`accounts export`: a session given back, for a plain Pyrogram or Kurigram client."""
+"""`accounts add` (add.py) and `accounts export`: a session given back, for a plain Pyrogram or Kurigram client."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.cli.add import add
 from supervisor.cli.common import ExitCode, Options, options, say
 from supervisor.config.load import load
 from supervisor.config.words import did_you_mean
@@ -23,7 +24,10 @@ _WARNING = (
 @click.group()
 @options
 def accounts() -> None:
-    """Give sessions back."""
+    """Add accounts to the configuration, and give sessions back."""
+
+
+accounts.add_command(add)
 
 
 @accounts.command()

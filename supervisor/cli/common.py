@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from supervisor.config import places
 from supervisor.control.protocol import ControlError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,8 +44,8 @@ class Options:
 
     @property
     def config_path(self) -> Path:
-        """The configuration: as given, else $TG_SUPERVISOR_CONFIG, else ./accounts.toml."""
-        return self.config or Path(os.environ.get("TG_SUPERVISOR_CONFIG") or "accounts.toml")
+        """The configuration: as given, else where one is looked for."""
+        return self.config or places.config_file(os.environ)
 
     @property
     def color(self) -> bool:
@@ -101,6 +102,39 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def say_what_is_missing(newest: float | None) -> None:
+    """Tell what is not in the log yet: what an older release wrote comes bit by bit, the newest first.
+
+    Args:
+        newest: as `queries.not_taken_over` tells it.
+    """
+    from supervisor.cli.words import clock
+
+    if newest is not None:
+        say(f"incomplete: what an older release recorded up to {clock(newest)} is still being taken over")
+
+
+def ask(prompt: str, *, hidden: bool = False) -> str:
+    """One line from the person; "" at the end of the input."""
+    if hidden and sys.stdin.isatty():
+        import getpass
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", getpass.GetPassWarning
+            )  # no terminal of our own: stdin's is silenced
+            try:
+                return getpass.getpass(prompt, stream=sys.stderr)
+            except EOFError:
+                return ""
+    click.echo(prompt, err=True, nl=False)
+    line = sys.stdin.readline()
+    if not sys.stdin.isatty():
+        click.echo(err=True)
+    return line.rstrip("\r\n") if hidden else line.strip()
+
+
 def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
     if value and param.name is not None:
         setattr(ctx.ensure_object(Options), param.name, value)
@@ -113,7 +147,7 @@ _DECLARED = (
         type=click.Path(path_type=Path),
         callback=_keep,
         expose_value=False,
-        help="The configuration [default: $TG_SUPERVISOR_CONFIG, else ./accounts.toml].",
+        help="The configuration [default: $TG_SUPERVISOR_CONFIG, ./accounts.toml, ~/.config/tg-supervisor/accounts.toml].",
     ),
     click.option("--json", "as_json", is_flag=True, callback=_keep, expose_value=False, help="Print JSON."),
     click.option(

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `retry` and `reload`: what a person tells the running daemon."""
+"""`pause`, `resume`, `retry`, `rotate` and `reload`: what a person tells the running daemon."""
 
 from __future__ import annotations
 
@@ -56,13 +56,27 @@ def retry(given: Options, accounts: tuple[str, ...]) -> int:
 
 
 @click.command()
+@_names
+@click.option("--to", metavar="PROXY", help="Which proxy; else the least loaded that is not broken.")
+@options
+@click.pass_obj
+def rotate(given: Options, accounts: tuple[str, ...], to: str | None) -> int:
+    """Move accounts to another proxy of theirs, now.
+
+    NAME is an account, or a pattern as 'shop-*'. Calls are held until the account is online there. Where one of the
+    accounts has no other proxy that works, none is moved; nothing ever falls back to a direct connection.
+    """
+    return _tell("rotate", accounts, given, {"to": to})
+
+
+@click.command()
 @options
 @click.pass_obj
 def reload(given: Options) -> int:
     """Let the daemon read its configuration again, and go by it.
 
-    Accounts are added, removed and replaced as the file says; those of which nothing has changed do not notice. A file
-    with mistakes changes nothing: each is named, exit code 78.
+    Accounts are added, removed, adapted and replaced as the file says; those of which nothing has changed do not notice.
+    A file with mistakes changes nothing: each is named, exit code 78.
     """
     try:
         answer = _asked(given.state_dir(), "reload", {})
@@ -80,7 +94,7 @@ def reload(given: Options) -> int:
 
 def _reloaded(answer: Mapping[str, Any]) -> Iterator[str]:
     """What a reload did, a line an account, and what it left as it was."""
-    for what in ("added", "removed", "replaced"):
+    for what in ("added", "removed", "replaced", "adapted"):
         for name in answer[what]:
             yield f"{clean(name)}: {what}"
     for new, old in answer["renamed"].items():
@@ -92,12 +106,14 @@ def _reloaded(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"supervisor.{key} takes effect when the daemon is started again"
 
 
-def _tell(verb: str, accounts: tuple[str, ...], given: Options) -> int:
+def _tell(
+    verb: str, accounts: tuple[str, ...], given: Options, more: Mapping[str, str | None] | None = None
+) -> int:
     state_dir = given.state_dir()
     try:
-        answer = tell(state_dir, verb, accounts)
+        answer = tell(state_dir, verb, accounts, more)
     except ControlError as refused:
-        if refused.code != "unknown_account":
+        if refused.code not in ("unknown_account", "unknown_proxy"):
             raise
         say(str(refused))
         return ExitCode.USAGE
@@ -109,14 +125,16 @@ def _tell(verb: str, accounts: tuple[str, ...], given: Options) -> int:
     return ExitCode.OK
 
 
-def tell(state_dir: Path, verb: str, accounts: tuple[str, ...]) -> dict[str, Any]:
-    """Tell the daemon to pause, resume or retry accounts.
+def tell(
+    state_dir: Path, verb: str, accounts: tuple[str, ...], more: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
+    """Tell the daemon to pause, resume, retry or rotate accounts.
 
     Raises:
         NotRunning: there is none.
         ControlError: it refused, or is only starting.
     """
-    return _asked(state_dir, verb, {"accounts": list(accounts)})
+    return _asked(state_dir, verb, {"accounts": list(accounts), **(more or {})})
 
 
 def _asked(state_dir: Path, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +150,8 @@ def _asked(state_dir: Path, verb: str, body: Mapping[str, Any]) -> dict[str, Any
 def said(verb: str, account: Mapping[str, Any]) -> str:
     """What became of one account."""
     state = str(account["state"])
+    if verb == "rotate":
+        return _rotated(account)
     if account["changed"]:
         return state
     match verb:
@@ -141,3 +161,9 @@ def said(verb: str, account: Mapping[str, Any]) -> str:
             return f"was not paused; it is {state}"
         case _:
             return f"stays paused; tg-supervisor resume {account['name']} brings it back"
+
+
+def _rotated(account: Mapping[str, Any]) -> str:
+    if not account["changed"]:
+        return f"is on {account['path']} already"
+    return f"moved from {account['before']} to {account['path']}; {account['state']}"

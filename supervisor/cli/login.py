@@ -6,11 +6,8 @@ the account comes online at once. Otherwise they are taken here, with the state 
 
 from __future__ import annotations
 
-import getpass
 import logging
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor import installation
-from supervisor.cli.common import ExitCode, Options, options, say
+from supervisor.cli.common import ExitCode, Options, ask, options, say
 from supervisor.cli.words import span
 from supervisor.config.load import load
 from supervisor.control.client import ControlClient
@@ -63,6 +60,11 @@ def login(given: Options, name: str) -> int:
 
     An empty answer cancels. Nothing is asked where the account is signed in already.
     """
+    return signed_in(given, name)
+
+
+def signed_in(given: Options, name: str) -> int:
+    """Sign a user account in, with a person at the terminal; give the exit code."""
     state_dir = given.state_dir()
     try:
         with _steps(state_dir, given, name) as step:
@@ -191,41 +193,23 @@ def _tell(answer: Mapping[str, Any]) -> None:
 
 def _ask_code(answer: Mapping[str, Any], step: Steps) -> Mapping[str, Any]:
     other = f"r: send it another way, {answer['resend']}; " if answer["resend"] else ""
-    text = _ask(f"Code ({other}empty: cancel): ")
+    text = ask(f"Code ({other}empty: cancel): ")
     if text.lower() == "r":
         return step("resend", "")
     return step("code", text) if text else step("cancel", "")
 
 
 def _ask_new_code(_answer: Mapping[str, Any], step: Steps) -> Mapping[str, Any]:
-    wanted = _ask("Have a new one sent? [y/N]: ").lower() in ("y", "yes")
+    wanted = ask("Have a new one sent? [y/N]: ").lower() in ("y", "yes")
     return step("new_code" if wanted else "cancel", "")
 
 
 def _ask_password(_answer: Mapping[str, Any], step: Steps) -> Mapping[str, Any]:
-    text = _ask("Two-factor password (empty: cancel): ", hidden=True)
+    text = ask("Two-factor password (empty: cancel): ", hidden=True)
     return step("password", text) if text else step("cancel", "")
 
 
 _NEXT = {"code": _ask_code, "new_code": _ask_new_code, "password": _ask_password}
-
-
-def _ask(prompt: str, *, hidden: bool = False) -> str:
-    """One line from the person; "" at the end of the input."""
-    if hidden and sys.stdin.isatty():
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", getpass.GetPassWarning
-            )  # no terminal of our own: stdin's is silenced
-            try:
-                return getpass.getpass(prompt, stream=sys.stderr)
-            except EOFError:
-                return ""
-    click.echo(prompt, err=True, nl=False)
-    line = sys.stdin.readline()
-    if not sys.stdin.isatty():
-        click.echo(err=True)
-    return line.rstrip("\r\n") if hidden else line.strip()
 
 
 def _refused(refused: LoginRefused | ControlError) -> int:

@@ -65,6 +65,15 @@ def _number(value: object) -> int | float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def flag(value: object) -> bool:
+    """True or false; in a variable, the words."""
+    if isinstance(value, FromVariable) and value in {"true", "false"}:
+        return value == "true"
+    if not isinstance(value, bool):
+        raise Wrong(f"must be true or false, not {type_name(value)}")
+    return value
+
+
 def text(value: object) -> str:
     """A string that is not empty."""
     if not isinstance(value, str):

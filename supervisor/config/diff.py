@@ -9,8 +9,10 @@ from supervisor.config.model import Account, Config, Settings
 
 # What a running daemon cannot change: told, and left as it was until it is started again.
 NEEDS_RESTART = frozenset({"state_dir", "callbacks", "retention_days"})
-# What concerns no account by itself; every other setting is built into each account, which is then replaced.
-AT_ONCE = frozenset({"connect_budget", "start_limit"})
+# What concerns no account by itself. Every other setting is each account's, which takes it over as it runs.
+AT_ONCE = frozenset({"connect_budget", "connect_budget_total", "probe_budget", "breaker_failures", "watch"})
+# What an account takes over as it runs: where anything else of it has changed, another takes its place.
+IN_PLACE = frozenset({"proxies", "password"})
 
 _PARTS = tuple(field.name for field in fields(Account) if field.name != "name")
 _SETTINGS = tuple(field.name for field in fields(Settings))
@@ -45,9 +47,15 @@ class Diff:
 
     @property
     def replaced(self) -> tuple[str, ...]:
-        """The accounts that go on as new ones: all of them where what changed is built into each."""
+        """The accounts whose credentials, code or client have changed: another takes their places."""
+        return tuple(name for name, parts in self.changed.items() if parts - IN_PLACE)
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The accounts that take over what has changed as they run: all that stay, where that is each one's affair."""
         everywhere = self.policies or self.settings - NEEDS_RESTART - AT_ONCE
-        return (*self.changed, *(self.unchanged if everywhere else ()))
+        own = (name for name, parts in self.changed.items() if not parts - IN_PLACE)
+        return (*own, *(self.unchanged if everywhere else ()))
 
     @property
     def needs_restart(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ DEEPEST = 32
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY = re.compile(r"""[ \t]*(?:([A-Za-z0-9_-]+)|"((?:[^"\\]|\\.)*)"|'([^']*)')[ \t]*""")
+_HEADER = re.compile(r"\s*\[+([^\]#]*)")
 _SCALAR = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}'  # the content may end in one or two quotes of its own
     r"|'''.*?'{3,5}"
@@ -31,6 +32,33 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     A table that has a header of its own is at that header, one that only its keys create at the first of them.
     """
     return _Scanner(text).scan()
+
+
+def salvaged(text: str) -> str | None:
+    """Of a text that is no TOML, the lines of ``include`` and of ``supervisor.state_dir``; all others are empty.
+
+    None where one of the two is broken itself, or goes on over more lines.
+    """
+    kept, wanted, table = [], {"": "include", "supervisor": "state_dir"}, ""
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        table = header[1].strip() if header else table
+        key = wanted.get(table)
+        is_it = key is not None and re.match(rf"\s*{key}\s*=", line) is not None
+        kept.append(f"{table}.{line.strip()}".lstrip(".") if is_it else "")
+        if is_it:
+            del wanted[table]
+            if not _is_toml(line):
+                return None
+    return "\n".join(kept)
+
+
+def _is_toml(line: str) -> bool:
+    try:
+        tomllib.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class _Scanner:

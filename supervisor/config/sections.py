@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import unquote
 
-from supervisor.config.checks import NAME, Wrong, member, modules, name, one_of, real, text, whole
+from supervisor.config import places
+from supervisor.config.checks import NAME, Wrong, flag, member, modules, name, one_of, real, text, whole
 from supervisor.config.model import DIRECT, Proxy, Secret, Server, Settings, Telegram
 from supervisor.config.rsakey import public_numbers
 from supervisor.config.source import Document
-from supervisor.config.table import Table, file_path, read_file
+from supervisor.config.table import Table, file_path
 from supervisor.config.words import FromVariable, did_you_mean
 from supervisor.core.failure import DEFAULT_POLICIES, Action, Kind, Override, Policy, Remedy, Scope
 
@@ -31,17 +32,23 @@ SETTINGS: Mapping[str, Callable[[object], object]] = {
     "max_wait": real("a number of seconds", 0),
     "max_held": whole(0),
     "stable_after": _SECONDS,
+    "flap_limit": whole(1),
+    "flap_window": _SECONDS,
     "prove_every": _SECONDS,
     "connect_timeout": _SECONDS,
     "answer_timeout": _SECONDS,
     "silence_timeout": _SECONDS,
     "connect_budget": _RATE,
+    "connect_budget_total": _RATE,
+    "probe_budget": whole(1),
+    "breaker_failures": whole(2),
     "start_limit": whole(1),
     "sign_ins_per_hour": whole(1),
     "sign_ins_per_day": whole(1),
     "retention_days": whole(1),
     "missed_updates": one_of(("fetch", "skip")),
     "message_cache": whole(0),
+    "watch": flag,
     "release_rate": _RATE,
 }
 
@@ -89,15 +96,15 @@ def read_server(table: Table) -> Server | None:
     host = table.read("host", text)
     port = table.read("port", whole(1, 65535))
     dc_id = table.read("dc_id", whole(1, 32767))
-    key = table.read("public_key", lambda value: _public_key(table.base("public_key"), value))
+    key = table.read("public_key", lambda value: _public_key(table, value))
     if host is None or port is None or dc_id is None or key is None:
         return None
     return Server(host, port, dc_id, key)
 
 
-def _public_key(base: Path, value: object) -> str:
+def _public_key(table: Table, value: object) -> str:
     """The PEM text, from the file that is named or as it stands."""
-    pem = text(value) if text(value).lstrip().startswith("-----BEGIN") else read_file(base, value)
+    pem = text(value) if text(value).lstrip().startswith("-----BEGIN") else table.file("public_key", value)
     try:
         public_numbers(pem)
     except ValueError as error:
@@ -123,8 +130,10 @@ def read_settings(document: Document, overrides: Mapping[str, str]) -> Settings 
 def read_state_dir(document: Document, overrides: Mapping[str, str]) -> Path | None:
     """supervisor.state_dir alone; None if it is wrong."""
     data = document.tables["supervisor"]
-    table = Table(document, ("supervisor",), {"state_dir": "state", **data})
-    base = table.base("state_dir") if "state_dir" in data else document.sources[0].path.parent
+    main = document.sources[0].path
+    default = places.state_dir(main, document.env)
+    table = Table(document, ("supervisor",), {"state_dir": str(default), **data})
+    base = table.base("state_dir") if "state_dir" in data else Path.cwd()
     if elsewhere("state_dir", document.env, overrides) is not None:
         base = Path.cwd()
     return _setting(table, "state_dir", lambda value: directory(base / file_path(value)), overrides)

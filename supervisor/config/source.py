@@ -11,16 +11,32 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
-from supervisor.config.lines import KeyPath, key_lines
+from supervisor.config.footprint import Footprint
+from supervisor.config.lines import KeyPath, key_lines, salvaged
 from supervisor.config.words import FromVariable, did_you_mean, dotted, shown, type_name
 from supervisor.errors import ConfigError
 
-TABLES = ("telegram", "supervisor", "recovery", "classify", "proxies", "defaults", "accounts")
+TABLES = (
+    "telegram",
+    "supervisor",
+    "recovery",
+    "classify",
+    "proxies",
+    "defaults",
+    "accounts",
+    "dashboard",
+    "notify",
+    "sentry",
+    "logging",
+)
 
+_NONE: Mapping[Path, str] = MappingProxyType({})
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -28,6 +44,10 @@ _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 class Unresolved(Exception):
     """A value could not be had; why is in the document's problems already."""
+
+
+class NotToml(ConfigError):
+    """A file is no TOML."""
 
 
 class Source:
@@ -60,11 +80,27 @@ class Document:
         path: the main file, as the user named it.
         env: the variables for ``${VARIABLE}``.
         follow: whether to read the included files.
+        footprint: is told of everything that is read.
+        salvage: of a file that is no TOML, take the lines that lead to the state directory.
+        instead: texts that stand for those of files, which need not be there: what would be, were they written.
     """
 
-    def __init__(self, path: Path | str, env: Mapping[str, str], *, follow: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        env: Mapping[str, str],
+        *,
+        follow: bool = True,
+        footprint: Footprint | None = None,
+        salvage: bool = False,
+        instead: Mapping[Path, str] = _NONE,
+    ) -> None:
         self.env = env
         self.follow = follow
+        self.footprint = footprint or Footprint()
+        self.salvage = salvage
+        self.instead = instead
+        self.has_no_toml = False
         self.sources: list[Source] = []
         self.complete = True  # every file was read, so what is not found is really missing
         self.tables: dict[str, dict[str, object]] = {name: {} for name in TABLES}
@@ -170,9 +206,10 @@ class Document:
             return
         self._seen.add(path)
         try:
-            source = _parse(path, label)
+            source = self._parse(path, label)
         except ConfigError as broken:
             self.complete = False
+            self.has_no_toml |= isinstance(broken, NotToml)
             self._problems += [(len(self.sources), 0, problem) for problem in broken.problems]
         except (OSError, ValueError) as error:
             self.complete = False
@@ -186,6 +223,21 @@ class Document:
             self._merge(source)
             for file, file_label, index, name in self._included(source):
                 self._read(file, file_label, (source, index, name))
+
+    def _parse(self, path: Path, label: str) -> Source:
+        try:
+            text = self.instead.get(path)
+            raw = path.read_bytes() if text is None else text.encode()
+            self.footprint.note(path, raw)
+            return _parse(path, label, raw)
+        except OSError:
+            self.footprint.note(path, None)
+            raise
+        except NotToml:
+            kept = salvaged(path.read_text(encoding="utf-8-sig")) if self.salvage else None
+            if kept is None:
+                raise
+            return Source(path, label, kept)
 
     def _merge(self, source: Source) -> None:
         for name, table in source.data.items():
@@ -215,7 +267,10 @@ class Document:
         for index, raw in enumerate(patterns):
             pattern = self._pattern(source, index, raw)
             if pattern is not None:
-                for match in _matches(source.path.parent, pattern):
+                full = source.path.parent / expand_user(pattern)
+                self.footprint.note_pattern(full)
+                written = [str(path) for path in self.instead if fnmatch(str(path), str(full))]
+                for match in dict.fromkeys((*_matches(source.path.parent, pattern), *written)):
                     label = str(Path(source.label).parent / match)
                     yield _absolute(source.path.parent / match), label, index, shown(pattern)
 
@@ -253,14 +308,12 @@ def _matches(folder: Path, pattern: str) -> list[str]:
     return [match for match in sorted(found) if not (folder / match).is_dir()]
 
 
-def _parse(path: Path, label: str) -> Source:
-    """Read one file.
+def _parse(path: Path, label: str, raw: bytes) -> Source:
+    """Make sense of one file.
 
     Raises:
-        OSError: it cannot be read.
         ConfigError: it is not TOML; the one problem has the line.
     """
-    raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -274,6 +327,6 @@ def _parse(path: Path, label: str) -> Source:
         place = _TOML_PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.rstrip("\n").count("\n") + 1
         reason = _TOML_PLACE.sub("", str(error))
-        raise ConfigError([f"{label}:{line}: it is not TOML: {reason}"]) from None
+        raise NotToml([f"{label}:{line}: it is not TOML: {reason}"]) from None
     except ValueError:  # a number or a date that Python cannot hold
         raise ConfigError([f"{label}:1: it is not TOML: a number or a date is out of range"]) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from supervisor.config.checks import Wrong, text
+from supervisor.config.footprint import Footprint
 from supervisor.config.lines import KeyPath
 from supervisor.config.model import Secret
 from supervisor.config.source import Document, Unresolved, expand_user
@@ -78,10 +79,20 @@ class Table:
             self.problem(file_key, f"{key} is given too; give one of them")
             return None
         if file_key in self.data:
-            value = self.read(file_key, lambda path: check(_content(self.base(file_key), path)))
+            value = self.read(file_key, lambda path: check(self._content(file_key, path)))
         else:
             value = self.read(key, check, url=url)
         return None if value is None else Secret(value)
+
+    def _content(self, key: str, value: object) -> str:
+        content = self.file(key, value).rstrip("\r\n")
+        if not content:
+            raise Wrong("the file is empty")
+        return content
+
+    def file(self, key: str, value: object) -> str:
+        """The text of a small file that a key names; raises Wrong as `read_file`."""
+        return read_file(self.base(key), value, self.document.footprint)
 
     def base(self, key: str) -> Path:
         """The directory that a relative path starts from."""
@@ -113,18 +124,20 @@ def missing(base: Path, what: str = "file") -> Wrong:
     return Wrong(f"no such {what}; a relative path starts from {base}")
 
 
-def read_file(base: Path, value: object) -> str:
-    """The text of a small file that a key names.
+def read_file(base: Path, value: object, footprint: Footprint) -> str:
+    """The text of a small file that a key names; the footprint is told of it.
 
     Raises:
         Wrong: it is not there, not readable, too large, or no text.
     """
     path = base / file_path(value)
+    footprint.note(path, None)
     try:
         if not path.is_file():
             raise missing(base) if not path.exists() else Wrong("is not a file")
         with path.open("rb") as file:
             content = file.read(_LONGEST + 1)
+        footprint.note(path, content)
         if len(content) > _LONGEST:
             raise Wrong(f"the file is larger than {_LONGEST} bytes")
         return content.decode()
@@ -132,10 +145,3 @@ def read_file(base: Path, value: object) -> str:
         raise Wrong(f"the file cannot be read: {error.strerror or 'unknown error'}") from None
     except ValueError:
         raise Wrong("the file is not UTF-8 text") from None
-
-
-def _content(base: Path, value: object) -> str:
-    content = read_file(base, value).rstrip("\r\n")
-    if not content:
-        raise Wrong("the file is empty")
-    return content

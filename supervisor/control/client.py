@@ -84,7 +84,7 @@ def _answer(status: int, payload: bytes) -> dict[str, Any]:
             return dict(body)
         error = body["error"]
         raise ControlError(
-            error["code"],
+            error["name"],
             error["message"],
             retryable=error["retryable"],
             context=error["context"],

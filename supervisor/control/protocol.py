@@ -1,7 +1,7 @@
 """What both ends of the socket agree on: HTTP/1.1, JSON, ``/v1/…``.
 
-An error's body is ``{"error": {"code", "number", "message", "retryable", "context"}}``; codes are words, stable, lower
-case, and the number is that of docs/errors.md, where several words may stand under one.
+An error's body is ``{"error": {"code", "name", "message", "retryable", "context"}}``. The code is the number that
+docs/errors.md and `explain` know; the name is a stable word, lower case, and several may stand under one number.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ SOCKET = "control.sock"
 # The words that stand under another name in core/codes.py; any other is there as it is.
 _NAMED = {
     "timeout": "no_answer",
+    # refusals of the dashboard
+    "cross_site": "bad_request",
+    "wrong_host": "bad_request",
+    "unknown_incident": "bad_request",
     # refusals of a sign-in
     "banned": "account_banned",
     "deleted": "account_banned",
@@ -37,7 +41,7 @@ class ControlError(SupervisorError):
     """The daemon refused a request, or could not be asked.
 
     Args:
-        code: a stable word, as ``unknown_account``.
+        code: a stable word, as ``unknown_account``; over the socket it is the error's name.
         message: what is wrong, in words.
         retryable: whether the same request may succeed later.
         context: what it is about.
@@ -61,7 +65,7 @@ class ControlError(SupervisorError):
 
     @property
     def number(self) -> int:
-        """The number under which docs/errors.md and `explain` tell more."""
+        """The number under which docs/errors.md and `explain` tell more; over the socket it is the error's code."""
         from supervisor.core.codes import NAMES  # every command imports this module, and few are refused
 
         return NAMES.get(_NAMED.get(self.code, self.code), NAMES["internal"]).number
@@ -70,8 +74,8 @@ class ControlError(SupervisorError):
         """The error as it goes over the socket."""
         return {
             "error": {
-                "code": self.code,
-                "number": self.number,
+                "code": self.number,
+                "name": self.code,
                 "message": str(self),
                 "retryable": self.retryable,
                 "context": self.context,

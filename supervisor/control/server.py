@@ -24,8 +24,18 @@ from supervisor.ports import Control
 _log = logging.getLogger(__name__)
 
 _SHUTDOWN = 1.0  # s that requests in flight are given when the daemon stops
+# HTTP statuses of a sign-in's refusals; any other means that the account is in no state for it.
+_REFUSED = {
+    "bad_request": 400,
+    "unknown_account": 404,
+    "configuration": 422,
+    "budget": 429,
+    "flood": 429,
+    "not_ready": 503,
+    "timeout": 504,
+}
 
-Answer = Mapping[str, Any]
+Answer = Mapping[str, Any] | str  # an object, or its JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +54,31 @@ class Route:
     call: Callable[[Control, Mapping[str, Any]], Answer | Awaitable[Answer]]
 
 
-def _status(control: Control, _: Mapping[str, Any]) -> Answer:
-    return control.status()
+async def _status(control: Control, _: Mapping[str, Any]) -> Answer:
+    return await control.status_json()
 
 
 def _order(verb: str) -> Callable[[Control, Mapping[str, Any]], Awaitable[Answer]]:
     """A command that is given to accounts by their names."""
 
     async def order(control: Control, body: Mapping[str, Any]) -> Answer:
-        accounts = body.get("accounts")
-        if (
-            not isinstance(accounts, list)
-            or not accounts
-            or not all(isinstance(name, str) for name in accounts)
-        ):
-            raise ControlError("bad_request", f"{verb} takes accounts, a list of names or patterns")
-        return {"schema": 1, "accounts": await getattr(control, verb)(accounts)}
+        return {"schema": 1, "accounts": await getattr(control, verb)(_accounts(verb, body))}
 
     return order
+
+
+def _accounts(verb: str, body: Mapping[str, Any]) -> list[str]:
+    accounts = body.get("accounts")
+    if not isinstance(accounts, list) or not accounts or not all(isinstance(name, str) for name in accounts):
+        raise ControlError("bad_request", f"{verb} takes accounts, a list of names or patterns")
+    return accounts
+
+
+async def _rotate(control: Control, body: Mapping[str, Any]) -> Answer:
+    to = body.get("to")
+    if to is not None and not isinstance(to, str):
+        raise ControlError("bad_request", "rotate takes to, the name of a proxy")
+    return {"schema": 1, "accounts": await control.rotate(_accounts("rotate", body), to)}
 
 
 async def _login(control: Control, body: Mapping[str, Any]) -> Answer:
@@ -73,7 +90,11 @@ async def _login(control: Control, body: Mapping[str, Any]) -> Answer:
     except LoginRefused as refused:
         context = {"wait_s": refused.wait}
         raise ControlError(
-            refused.code, str(refused), retryable=refused.retryable, context=context, status=409
+            refused.code,
+            str(refused),
+            retryable=refused.retryable,
+            context=context,
+            status=_REFUSED.get(refused.code, 409),
         ) from None
 
 
@@ -89,6 +110,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "status", _status),
     Route("POST", "login", _login),
     Route("POST", "reload", _reload),
+    Route("POST", "rotate", _rotate),
     *(Route("POST", verb, _order(verb)) for verb in ("pause", "resume", "retry")),
 )
 
@@ -110,7 +132,7 @@ class ControlServer:
     def __init__(self, path: Path, control: Control, routes: Sequence[Route] = ROUTES) -> None:
         self._path = path
         self._control = control
-        app = web.Application(middlewares=[_json_errors])
+        app = web.Application(middlewares=[json_errors])
         for route in routes:
             app.router.add_route(route.method, f"/v1/{route.name}", self._handler(route))
         self._runner = web.AppRunner(
@@ -140,9 +162,11 @@ class ControlServer:
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            answer = route.call(self._control, await _body(request))
+            answer = route.call(self._control, await read_body(request))
             if inspect.isawaitable(answer):
                 answer = await answer
+            if isinstance(answer, str):
+                return web.json_response(text=answer)
             return web.json_response(answer)
 
         return handle
@@ -175,7 +199,8 @@ def _remove_stale(path: Path) -> None:
     path.unlink()
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+async def read_body(request: web.Request) -> Mapping[str, Any]:
+    """A request's JSON object; an empty one where it has no body."""
     text = await request.text()
     try:
         body = json.loads(text) if text else {}
@@ -187,9 +212,10 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
 
 
 @web.middleware
-async def _json_errors(
+async def json_errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    """Answer whatever is raised as JSON, with the HTTP status that fits."""
     try:
         return await handler(request)
     except ControlError as error:

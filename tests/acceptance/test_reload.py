@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import signal
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.control.client import ControlClient
-from tests.acceptance.conftest import SENDER, Site, until
+from tests.acceptance.conftest import SENDER, Process, Site, until
 from tests.integration.conftest import ScriptedProxy
 
 pytestmark = pytest.mark.timeout(90)
@@ -78,15 +79,17 @@ async def reloaded(site: Site) -> dict[str, Any]:
 async def test_accounts_come_go_and_change_while_the_others_work(site: Site) -> None:
     """An account is added, moved to a proxy, renamed and removed, by SIGHUP and the command, and nobody signs in twice.
 
-    The account of which nothing changed keeps its one connection; none of its calls fails, or takes 100 ms more.
+    The account of which nothing changed keeps its one connection; none of its calls fails, or takes 100 ms more. No call
+    of the one that moves fails, and its main runs on.
     """
+    site.settings = {"watch": False}
     site.code("load", LOAD)
     site.code("sender", SENDER)
     proxies = [ScriptedProxy(), ScriptedProxy()]
     for proxy in proxies:
         await proxy.start()
     site.proxies = {"de1": f"socks5://127.0.0.1:{proxies[0].port}"}
-    still, moved = site.bot("still", main="load:main"), site.bot("moved", main="sender:main")
+    still, moved = site.bot("still", main="load:main"), site.bot("moved", main="load:main")
     old = site.bot("old", main="sender:main")
     try:
         async with site.online() as daemon:
@@ -112,7 +115,8 @@ async def test_accounts_come_go_and_change_while_the_others_work(site: Site) -> 
                 "schema": 1,
                 "added": [],
                 "removed": ["new"],
-                "replaced": ["moved"],
+                "replaced": [],
+                "adapted": ["moved"],
                 "renamed": {"renamed": "old"},
                 "untouched": 1,
                 "needs_restart": [],
@@ -125,26 +129,81 @@ async def test_accounts_come_go_and_change_while_the_others_work(site: Site) -> 
                 await sends_more(site, bot.user_id)
             sent = len(site.dc.seen.sends[new.user_id])
             untouched = await reloaded(site)
-            assert (untouched["untouched"], untouched["replaced"]) == (3, [])
+            assert (untouched["untouched"], untouched["adapted"]) == (3, [])
             assert len(site.dc.seen.sends[new.user_id]) == sent
             assert len(site.dc.seen.connections) == connected + 4  # new, moved; moved, renamed
             made = calls(site, "still")  # before the stop, which cuts the last ones off
+            others = calls(site, "moved")
     finally:
         for proxy in proxies:
             await proxy.kill()
+    did_not_notice(made)
+    assert [call for call in others if call[2] is not None] == []
+    assert [number for number, *_ in sorted(others)] == list(range(1, len(others) + 1))
+    assert [site.dc.seen.sign_ins[bot.user_id] for bot in (still, moved, old, new)] == [1, 1, 1, 1]
+    assert site.dc.seen.max_connections_per_key == 1
+
+
+def did_not_notice(made: list[tuple[int, float, str | None]]) -> None:
+    """Fail if one of these calls failed, or took 100 ms more than the others."""
     assert len(made) > 20
     assert [call for call in made if call[2] is not None] == []
     times = sorted(took for _, took, _ in made)
     assert times[-1] - times[len(times) // 2] < 0.1, times[-5:]
-    assert [site.dc.seen.sign_ins[bot.user_id] for bot in (still, moved, old, new)] == [1, 1, 1, 1]
-    assert site.dc.seen.max_connections_per_key == 1
+
+
+def refused_more(daemon: Process, times: int) -> bool:
+    """Whether the daemon has said more than so often that it does not use a file."""
+    return daemon.err.count("is not used") > times
+
+
+@pytest.mark.alone
+async def test_saving_a_file_is_enough(site: Site) -> None:
+    """Included files come, change and go; ten broken edits in a row change nothing, and each is told, once.
+
+    However it is saved: written anew, or put in the old one's place. Who is not concerned does not notice.
+    """
+    site.code("load", LOAD)
+    site.code("sender", SENDER)
+    still = site.bot("still", main="load:main")
+    moved = site.bot("moved", main="sender:main")
+    more, new = site.etc / "accounts.d" / "more.toml", site.dc.add_bot(first_name="new")
+    async with site.online() as daemon:
+        site.path.write_text(f'include = ["accounts.d/*.toml"]\n{site.path.read_text()}')
+        await until(lambda: "has changed" in daemon.err, what="the include is read")
+        connected = len(site.dc.seen.connections)
+        more.parent.mkdir()
+        more.write_text(f'[accounts.new]\nbot_token = "{new.token}"\n{SENDS}\n')
+        await until(lambda: site.dc.seen.sends[new.user_id], what="the new bot sends")
+        good = site.path.read_text()
+        for number, (find, put) in enumerate(BROKEN):
+            assert find in good
+            saved = site.etc / f"{number}.tmp"
+            saved.write_text(good.replace(find, put))
+            saved.replace(site.path)
+            await until(functools.partial(refused_more, daemon, number), what=f"{put} is told")
+            problems = (await config_of(site))["error"]
+            assert problems
+            assert all(line.startswith(f"{site.path}:") for line in problems), problems
+        assert daemon.err.count("is not used") == len(BROKEN)
+        site.path.write_text(good)
+        more.unlink()
+        told = daemon.err.count("1 removed")
+        await until(lambda: daemon.err.count("1 removed") > told, what="the new bot goes")
+        await sends_more(site, moved.user_id)
+        assert list(await daemon.accounts()) == ["still", "moved"]
+        assert (await config_of(site))["error"] is None
+        assert len(site.dc.seen.connections) == connected + 1
+        made = calls(site, "still")
+    did_not_notice(made)
+    assert [site.dc.seen.sign_ins[bot.user_id] for bot in (still, moved, new)] == [1, 1, 1]
 
 
 async def test_ten_broken_edits_change_nothing(site: Site) -> None:
     """Each is told by the command line by line, by the log and by `status`, until a good file is loaded."""
     site.code("sender", SENDER)
     bots = [site.bot(name, main="sender:main") for name in ("still", "moved")]
-    site.env = {"TG_SUPERVISOR_STATE_DIR": str(site.state_dir)}  # found also where the file is no TOML
+    site.settings = {"watch": False}
     async with site.online() as daemon:
         good = site.path.read_text()
         connected, before = len(site.dc.seen.connections), await daemon.accounts()

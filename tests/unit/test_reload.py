@@ -12,9 +12,10 @@ import pytest
 
 from supervisor import reload
 from supervisor.account import Account
+from supervisor.config.footprint import Footprint
 from supervisor.config.model import Account as AccountConfig
 from supervisor.config.model import Config, Proxy, Secret, Settings, Telegram
-from supervisor.core.lifecycle import Stop
+from supervisor.core.events import Stop
 from supervisor.errors import ConfigError
 from supervisor.pool import Pool
 from supervisor.reload import Reloaded, Reloading
@@ -56,7 +57,7 @@ class Desk:
             accounts={account.name: account for account in accounts},
         )
 
-    async def _read(self, _path: Path, env: Mapping[str, str]) -> Config:
+    async def _read(self, _path: Path, env: Mapping[str, str], _footprint: Footprint) -> Config:
         assert env == {"TOKEN": "t"}
         if isinstance(self.file, ConfigError):
             raise self.file
@@ -81,6 +82,12 @@ class Desk:
     def reconfigure(self, config: Config, ended: Iterable[str]) -> None:
         self.told.append(f"ended {', '.join(ended) or 'none'}")
 
+    def adapted(self) -> None:
+        assert not [name for name in self.told if name == "adapted"]
+
+    def adapt(self, name: str) -> None:
+        self.told.append(f"adapt {name}")
+
     def reconfigure_logins(self, logins: Any, renamed: Mapping[str, str]) -> None:
         assert logins == "logins"
 
@@ -104,7 +111,7 @@ async def test_only_what_differs_is_done(monkeypatch: pytest.MonkeyPatch) -> Non
     task = await running(desk)
     untouched = desk.pool.accounts["a"]
     new = AccountConfig("d", bot_token=Secret("9:x"))
-    desk.file = desk.config(replace(B, proxies=("de1",)), new, A)
+    desk.file = desk.config(replace(B, main="b:main"), new, A)
     done = await desk.reload()
     assert desk.told == ["ended c, b", "build b", "build d", "forget c"]
     assert done == Reloaded(added=("d",), removed=("c",), replaced=("b",), untouched=1)
@@ -132,19 +139,54 @@ async def test_a_renamed_account_goes_on_under_its_new_name(monkeypatch: pytest.
 
 @virtual
 async def test_settings_are_taken_over_as_far_as_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What each account is built with replaces all; budgets touch none; some wait for the next start, and are kept so."""
+    """All take over what is everybody's affair; budgets touch none; some wait for the next start, and are kept so."""
     desk = Desk(monkeypatch, A)
     task = await running(desk)
-    desk.file = desk.config(A, connect_budget=1.0, start_limit=3)
+    desk.file = desk.config(A, connect_budget=1.0)
     assert await desk.reload() == Reloaded(untouched=1)
-    desk.file = desk.config(A, connect_budget=1.0, start_limit=3, retention_days=3, callbacks=("x",))
+    desk.file = desk.config(A, connect_budget=1.0, retention_days=3, callbacks=("x",))
     desk.file = replace(desk.file, settings=replace(desk.file.settings, state_dir=Path("/y")))
     for _ in range(2):  # it is said again: it is still so
         done = await desk.reload()
         assert done == Reloaded(untouched=1, needs_restart=("state_dir", "callbacks", "retention_days"))
     assert desk.reloading.config.settings.state_dir == Path("/x/state")
-    desk.file = desk.config(A, connect_budget=1.0, start_limit=3, call_timeout=5.0)
-    assert await desk.reload() == Reloaded(replaced=("a",))
+    desk.file = desk.config(A, connect_budget=1.0, call_timeout=5.0)
+    assert await desk.reload() == Reloaded(adapted=("a",))
+    assert desk.told == ["ended none", "adapt a"]
+    await desk.pool.stop()
+    await task
+
+
+@virtual
+async def test_only_whose_path_has_changed_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path is no longer among its own, or leads elsewhere; another proxy of its pool is no reason, nor a callback's."""
+    accounts = [replace(one, proxies=("de1",)) for one in (A, B)]
+    desk = Desk(monkeypatch, *accounts, C)
+    task = await running(desk)
+    desk.members[0].path = desk.members[1].path = "de1"
+    pool = {"de1": PROXY, "nl3": replace(PROXY, name="nl3", port=2)}
+    for number, (config, moved) in enumerate(
+        [
+            (desk.config(replace(A, proxies=("de1", "nl3")), accounts[1], C), []),
+            (desk.config(replace(A, proxies=("nl3",)), accounts[1], C), ["a"]),
+            (desk.config(replace(A, proxies=("nl3",)), accounts[1], replace(C, proxies=("de1",))), ["c"]),
+            (desk.config(replace(A, proxies=("nl3",)), replace(B), replace(C, proxies=("de1",))), ["b"]),
+        ]
+    ):
+        desk.file = replace(config, proxies=pool)
+        done = await desk.reload()
+        assert [name for name in done.adapted if f"adapt {name}" in desk.told] == list(done.adapted)
+        assert [member.name for member in desk.members if member.moves] == moved, number
+        for member in desk.members:
+            member.path = (
+                {"a": "nl3", "b": "direct", "c": "de1"}[member.name] if member.moves else member.path
+            )
+            member.moves = 0
+    desk.members[0].path = "198.51.100.7:1080"  # a recovery callback's
+    assert isinstance(desk.file, Config)
+    desk.file = replace(desk.file, proxies=pool | {"de1": replace(PROXY, port=3)})
+    await desk.reload()
+    assert [member.name for member in desk.members if member.moves] == ["c"]
     await desk.pool.stop()
     await task
 
@@ -198,5 +240,5 @@ async def test_whoever_is_built_while_all_stops_does_not_start(monkeypatch: pyte
     task = await running(desk)
     await desk.pool.stop()
     await task
-    desk.pool.put_in(["b"], ["a", "b"])
+    await desk.pool.put_in(["b"], ["a", "b"])
     assert list(desk.pool._tasks) == ["a"]

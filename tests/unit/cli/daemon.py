@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from supervisor.ports import AccountSnapshot, PathSnapshot, Reloaded
 from supervisor.report.status import status
 from tests.unit.cli.conftest import NOW, account
 
+BROKEN = PathSnapshot(
+    "de1", "broken", 0, "half_open", 0.0, 10.5, 90, 10, 0.0625, "connection refused", 1.0, "i-1"
+)
+
 
 class Daemon:
     """What answers at the control socket: the accounts that a test says, and a list of what it was told."""
@@ -27,9 +32,12 @@ class Daemon:
         self.told: list[tuple[str, list[str]]] = []
 
     def status(self) -> dict[str, Any]:
-        paths = [PathSnapshot("direct", "ok", len(self.accounts)), PathSnapshot("de1", "broken", 0)]
+        paths = [PathSnapshot("direct", "ok", len(self.accounts)), BROKEN]
         uptime = time.time() - NOW if self.uptime is None else self.uptime
         return status(self.accounts, paths, running=True, pid=4711, uptime_s=uptime, row_id=lambda _: 42)
+
+    async def status_json(self) -> str:
+        return json.dumps(self.status())
 
     async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         self.told.append(("pause", list(accounts)))
@@ -42,6 +50,9 @@ class Daemon:
         raise ControlError("unknown_account", f"no account is called {accounts[0]}")
 
     resume = retry
+
+    async def rotate(self, accounts: Sequence[str], to: str | None = None) -> list[dict[str, Any]]:
+        raise NotImplementedError
 
     async def reload(self) -> Reloaded:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `retry`: what is asked of the daemon, and what is said of its answer."""
+"""`pause`, `resume`, `retry`, `rotate`: what is asked of the daemon, and what is said of its answer."""
 
 from __future__ import annotations
 
@@ -66,8 +66,36 @@ def test_an_unknown_account_is_a_usage_error(cli: Cli, asked: list[tuple[str, li
 
 def test_they_need_a_name(cli: Cli) -> None:
     """None is a usage error: nobody pauses everything by leaving something out."""
-    for verb in ("pause", "resume", "retry"):
+    for verb in ("pause", "resume", "retry", "rotate"):
         assert cli(verb).exit_code == 2
+
+
+def test_a_rotation_says_where_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From which path to which, and who was there already; a proxy that is not the account's is a usage error."""
+    bodies: list[Mapping[str, Any]] = []
+    answers: list[Any] = [
+        ControlError("unknown_proxy", 'a may not use "us1"'),
+        ControlError("no_other_path", "a: nl3 is broken", retryable=True),
+    ]
+
+    def request(self: ControlClient, method: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        assert (method, name) == ("POST", "rotate")
+        bodies.append(body)
+        if body["to"] is not None:
+            raise answers.pop(0)
+        moved = {"name": "a", "state": "starting", "changed": True, "path": "nl3", "before": "de1"}
+        return {
+            "schema": 1,
+            "accounts": [moved, {**moved, "name": "b", "changed": False, "state": "online"}],
+        }
+
+    monkeypatch.setattr(ControlClient, "request", request)
+    result = cli("rotate", "a", "b")
+    assert result.stdout.splitlines() == ["a: moved from de1 to nl3; starting", "b: is on nl3 already"]
+    assert bodies == [{"accounts": ["a", "b"], "to": None}]
+    assert cli("rotate", "a", "--to", "us1").exit_code == 2
+    result = cli("rotate", "a", "--to", "nl3")
+    assert (result.exit_code, result.stdout, result.stderr) == (75, "", "a: nl3 is broken\n")
 
 
 def test_without_a_daemon_it_is_exit_69(cli: Cli, tmp_path: Path) -> None:
@@ -93,7 +121,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, answer: Mapping[str, Any] | Contro
 
 def test_a_reload_says_what_it_did(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line for each account that is another than before, and for what waits; one that is stuck is a failure."""
-    done = Reloaded(("a",), ("b",), ("c",), {"e": "d"}, 7, ("state_dir",))
+    done = Reloaded(("a",), ("b",), ("c",), ("g",), {"e": "d"}, 7, ("state_dir",))
     answered(monkeypatch, done.json())
     result = cli("reload")
     assert (result.exit_code, result.stdout.splitlines()) == (
@@ -102,6 +130,7 @@ def test_a_reload_says_what_it_did(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
             "a: added",
             "b: removed",
             "c: replaced",
+            "g: adapted",
             "e: was d, and goes on with its session",
             "untouched: 7",
             "supervisor.state_dir takes effect when the daemon is started again",

@@ -67,12 +67,24 @@ def test_settings_and_policies() -> None:
     assert not result.changed
 
 
-def test_what_is_built_into_each_account_replaces_them_all() -> None:
-    """Policies and most settings do; budgets concern no account by itself; what needs a restart is told, and kept."""
-    assert diff(CONFIG, replace(CONFIG, policies={})).replaced == ("bot", "user")
+def test_what_is_everybodys_affair_is_taken_over_by_all() -> None:
+    """Policies and most settings are; budgets concern no account by itself; what needs a restart is told, and kept."""
+    result = diff(CONFIG, replace(CONFIG, policies={}))
+    assert (result.adapted, result.replaced) == (("bot", "user"), ())
     other = replace(CONFIG, settings=replace(CONFIG.settings, connect_budget=1.0, callbacks=("x",)))
     result = diff(CONFIG, other)
-    assert (result.replaced, result.needs_restart) == ((), ("callbacks",))
+    assert (result.adapted, result.needs_restart) == ((), ("callbacks",))
     assert in_force(CONFIG, other).settings == replace(CONFIG.settings, connect_budget=1.0)
     slow = replace(CONFIG, settings=replace(CONFIG.settings, call_timeout=1.0))
-    assert diff(CONFIG, slow).replaced == ("bot", "user")
+    assert diff(CONFIG, slow).adapted == ("bot", "user")
+
+
+def test_who_is_replaced() -> None:
+    """Whose credentials, code or client have changed; another proxy or two-factor password is taken over as it runs."""
+    moved = replace(BOT, proxies=())
+    other = replace(CONFIG, accounts={"bot": moved, "user": replace(USER, password=Secret("x"))})
+    assert (diff(CONFIG, other).adapted, diff(CONFIG, other).replaced) == (("bot", "user"), ())
+    other = replace(
+        other, accounts={"bot": replace(moved, main="a:b"), "user": replace(USER, client={"w": 1})}
+    )
+    assert (diff(CONFIG, other).adapted, diff(CONFIG, other).replaced) == ((), ("bot", "user"))

@@ -15,12 +15,16 @@ def surroundings(files: Files) -> None:
         "DE1_PASSWORD": "p@/:",
         "SUPPORT_TOKEN": TOKEN,
         "OTHER_SESSION": SESSION,
+        "HOOK_KEY": "secret",
+        "SENTRY_KEY": "secret",
+        "ALARM_TOKEN": TOKEN_2,
     }
     files.write(
         {
             "nl3.url": "http://198.51.100.8:3128\n",
             "news-bot.token": TOKEN_2,
             "sales-user.2fa": "secret\n",
+            "dashboard.token": "0123456789abcdef\n",
             "bots/support/hello.py": "",
             "dc.pub.pem": RSA_PKCS1,
         }
@@ -34,6 +38,12 @@ def test_example(files: Files) -> None:
     config = files.load(EXAMPLE)
     assert config.settings == Settings(files.folder / "state")
     assert config.policies == DEFAULT_POLICIES
+    assert {name: sink.sort for name, sink in config.notify.items()} == {
+        "ops": "webhook",
+        "phone": "telegram",
+        "team": "bot",
+        "journal": "log",
+    }
     assert list(config.accounts) == ["support-bot", "news-bot", "sales-user", "old-user", "other-user"]
     assert config.accounts["support-bot"].proxies == ("de1", "nl3")
     assert config.accounts["news-bot"].client == {"device_model": "PC", "workers": 8}

@@ -38,7 +38,6 @@ def test_elsewhere(files: Files) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a = \n", "a.toml:1: it is not TOML: Invalid value"),
         ('[supervisor]\nstate_dir = "${NO}"', "a.toml:2: supervisor.state_dir: the variable NO is not set"),
         (
             "[supervisor]\nstate_dir = 5\n[x]",
@@ -53,6 +52,39 @@ def test_wrong(files: Files, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_state_dir("a.toml", env={})
     assert error.value.problems == [problem]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[telegram\napi_id = 1\n[supervisor]\nmax_held = "\nstate_dir = "../s"  # there\n[accounts.x]\nstate_dir = "no"',
+        '[supervisor]\nstate_dir = "../s"\nstate_dir = "twice"\n',
+        'x = """\n[ supervisor ]\nstate_dir = "../s"\n',
+        'include = ["d/*.toml"]\n[accounts.x\nstate_dir = "no"',
+    ],
+)
+def test_no_toml(files: Files, text: str) -> None:
+    """Of a file that is no TOML, the line that names it is read by itself, and that of the included files."""
+    files.write({"etc/a.toml": text, "etc/d/x.toml": '[supervisor]\nstate_dir = "../../s"\n[broken'})
+    assert load_state_dir("etc/a.toml", env={}) == files.folder / "s"
+
+
+@pytest.mark.parametrize("text", ["a = \n", '[supervisor]\nstate_dir = "s\n', 'include = ["x\n'])
+def test_no_toml_and_no_line(files: Files, text: str) -> None:
+    """Where no line names it, the default is believed only if it is there; a broken line is no line. Else it is said what to do."""
+    files.write({"a.toml": text})
+    with pytest.raises(ConfigError) as error:
+        load_state_dir("a.toml", env={})
+    problem, hint = error.value.problems
+    assert problem.startswith("a.toml:")
+    assert "it is not TOML" in problem
+    assert "set TG_SUPERVISOR_STATE_DIR" in hint
+    (files.folder / "state").mkdir()
+    if "a =" in text:
+        assert load_state_dir("a.toml", env={}) == files.folder / "state"
+    else:
+        with pytest.raises(ConfigError, match="TG_SUPERVISOR_STATE_DIR"):
+            load_state_dir("a.toml", env={})
 
 
 def test_missing(files: Files) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import stat
@@ -17,7 +18,7 @@ from supervisor.control import address, protocol
 from supervisor.control.client import ControlClient
 from supervisor.control.protocol import SOCKET, ControlError
 from supervisor.control.server import ROUTES, ControlServer, Route
-from supervisor.core.codes import NAMES
+from supervisor.core.codes import CODES, NAMES
 from supervisor.errors import ConfigError, LoginRefused, NotRunning
 from supervisor.ports import Control
 from supervisor.reload import Reloaded
@@ -34,6 +35,9 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         return {"schema": 1, "accounts": self.accounts}
 
+    async def status_json(self) -> str:
+        return json.dumps(self.status())
+
     async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         return [{"name": name, "state": "paused", "changed": True} for name in accounts]
 
@@ -41,6 +45,9 @@ class Daemon:
         return [{"name": name, "state": "starting", "changed": True} for name in accounts]
 
     retry = resume
+
+    async def rotate(self, accounts: Sequence[str], to: str | None = None) -> list[dict[str, Any]]:
+        return [{"name": name, "path": to} for name in accounts]
 
     async def reload(self) -> Reloaded:
         if self.mistakes:
@@ -201,7 +208,7 @@ async def test_a_login_crosses_the_socket_step_by_step(tmp_path: Path) -> None:
         assert await ask(client, "POST", "login", step) == {"account": "sales-user", "next": "begin"}
         with pytest.raises(ControlError) as refused:
             await ask(client, "POST", "login", {**step, "text": "no"})
-        assert (refused.value.code, refused.value.retryable) == ("flood", True)
+        assert (refused.value.code, refused.value.retryable, refused.value.status) == ("flood", True, 429)
         assert refused.value.context == {"wait_s": 30.0}
         with pytest.raises(ControlError) as garbled:
             await ask(client, "POST", "login", {**step, "text": 12345})
@@ -265,6 +272,19 @@ async def test_a_reload_tells_what_it_did_or_what_is_wrong(tmp_path: Path) -> No
     assert refused.value.context == {"problems": daemon.mistakes}
 
 
+async def test_accounts_are_moved_to_a_path(tmp_path: Path) -> None:
+    """`to` is a proxy's name, or left out; anything else is refused."""
+    async with ControlServer(tmp_path / SOCKET, Daemon()):
+        client = ControlClient(tmp_path)
+        for to in ("de1", None):
+            answer = await ask(client, "POST", "rotate", {"accounts": ["a"], "to": to})
+            assert answer == {"schema": 1, "accounts": [{"name": "a", "path": to}]}
+        for body in ({"accounts": ["a"], "to": 7}, {"to": "de1"}):
+            with pytest.raises(ControlError) as refused:
+                await ask(client, "POST", "rotate", body)
+            assert (refused.value.code, refused.value.status) == ("bad_request", 400)
+
+
 def words_in_use() -> set[str]:
     """The codes of every refusal that stands in the source."""
     files = Path(protocol.__file__).parents[1].rglob("*.py")
@@ -275,9 +295,12 @@ def words_in_use() -> set[str]:
 
 @pytest.mark.parametrize("word", sorted(words_in_use()))
 def test_every_refusal_has_a_number(word: str) -> None:
-    """The one that goes with its word, beside it in the body; only what is our own fault is numbered so."""
-    number = ControlError(word, "x").body()["error"]["number"]
-    assert (number == NAMES["internal"].number) == (word == "internal")
+    """The code that goes with its word, which is its name; only what is our own fault is numbered so."""
+    error = ControlError(word, "x", context={"a": 1}).body()["error"]
+    assert list(error) == ["code", "name", "message", "retryable", "context"]
+    assert error["name"] == word
+    assert (error["code"] == NAMES["internal"].number) == (word == "internal")
+    assert error["code"] in CODES
 
 
 def test_the_words_that_are_told_apart_are_in_use() -> None:
