@@ -12,35 +12,44 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisor import installation
+from supervisor import installation, openfiles
 from supervisor.cli.common import Options, options
 from supervisor.config.load import load
 from supervisor.errors import AlreadyRunning, ConfigError
 from supervisor.record.lock import holder, prepare_state_dir
 
 if TYPE_CHECKING:
+    from supervisor.cli.logs import Style
     from supervisor.config.model import Config
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command()
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or JSON; goes before [logging] format.",
+)
 @options
 @click.pass_obj
-def run(given: Options) -> int:
+def run(given: Options, log_format: Style | None) -> int:
     """Run the daemon: start every account, keep it online, until SIGTERM or Ctrl-C."""
     with _ending_at_once():
         problems = installation.problems()
         if problems:
             raise ConfigError(problems)
         config = load(given.config_path)
+        problems = openfiles.problems(len(config.accounts), len(config.proxies))
+        if problems:
+            raise ConfigError(problems)
         state_dir = config.settings.state_dir
         prepare_state_dir(state_dir)
         # The daemon takes the lock. This look comes before pyrogram's import, and before another daemon's logs are touched.
         pid = holder(state_dir)
         if pid is not None:
             raise AlreadyRunning(str(state_dir), pid or None)
-        return _run(config, given)
+        return _run(config, given, log_format or config.log_format)
 
 
 @contextmanager
@@ -65,13 +74,13 @@ def _stay(_number: int, _frame: FrameType | None) -> None:
     """The file has just been read: there is nothing to read again."""
 
 
-def _run(config: Config, given: Options) -> int:
+def _run(config: Config, given: Options, style: Style) -> int:
     import asyncio
 
     from supervisor import daemon
     from supervisor.cli.logs import logging_to
 
-    with logging_to(config.settings.state_dir / "logs", debug=given.debug):
+    with logging_to(config.settings.state_dir / "logs", debug=given.debug, style=style):
         for warning in installation.warnings():
             logging.getLogger(__name__).warning("%s", warning)
         # Half an event loop is nothing to end at once: what comes now, comes when there is a whole one.

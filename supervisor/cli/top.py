@@ -29,8 +29,10 @@ COMMANDS = {
     "pause": ("control", "Take accounts offline until they are resumed."),
     "resume": ("control", "Bring paused accounts online again."),
     "retry": ("control", "Try accounts now that failed, wait or are limited."),
+    "rotate": ("control", "Move accounts to another proxy of theirs."),
+    "notify": ("notify", "Send a test message to whoever is to be told of trouble."),
     "reload": ("control", "Let the daemon go by the changed configuration."),
-    "accounts": ("accounts", "Give an account's session back, as a string or a file."),
+    "accounts": ("accounts", "Add an account, or give its session back."),
     "demo": ("demo", "Show all of it against a local Telegram, faults included."),
 }
 
