@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -16,26 +17,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from supervisor import actions, signals, stalls, systemd
+from supervisor import actions, garbage, openfiles, signals, stalls, systemd
+from supervisor.account import Account
 from supervisor.assembly import Assembly
 from supervisor.config.load import load
 from supervisor.config.model import DIRECT, Config
 from supervisor.config.words import did_you_mean
 from supervisor.control.protocol import ControlError
-from supervisor.control.server import ControlServer
+from supervisor.control.server import ROUTES, ControlServer, Route
 from supervisor.core.classify import classify
-from supervisor.core.failure import Action, Evidence, Failure, Result, State
+from supervisor.core.failure import Action, Evidence, Failure, Result, Row, State
+from supervisor.dashboard.desk import Live
+from supervisor.dashboard.server import DashboardServer
 from supervisor.errors import ConfigError
 from supervisor.journal import Journal
 from supervisor.logins import Logins
+from supervisor.notify.notifier import Notifier, Surroundings
+from supervisor.notify.overheard import Overheard
+from supervisor.notify.trial import try_out
 from supervisor.pool import Pool
-from supervisor.ports import RecoveryContext
+from supervisor.ports import AccountSnapshot, Recorder, RecoveryContext
 from supervisor.record.lock import StateLock
 from supervisor.record.store import Store, StoreSettings
 from supervisor.reload import Reloaded, Reloading
-from supervisor.report.status import status
+from supervisor.report.status import Texts, status
+from supervisor.watching import FileWatch
 
 log = logging.getLogger(__name__)
+
+_FULL = 1 << 20  # bytes: a disk on which fewer are free is full
+
+_AT_ONCE = 100  # accounts that `status_json` tells of in one turn of the event loop
 
 
 class SystemClock:
@@ -58,15 +70,20 @@ class Supervisor:
         self.config = config
         self._env = env
         self._clock = SystemClock()
+        self._notifier = Notifier(config, self._clock)
         self._stack = AsyncExitStack()
         self._started = time.monotonic()
         self._assembly: Assembly
         self._pool: Pool
         self._store: Store
+        self._recorder: Recorder  # the store, overheard by the notifier
+        self._texts: Texts
+        self._telling = asyncio.Lock()  # one status after another
         self._logins: Logins
         self._reloading: Reloading
         self._turn = asyncio.Lock()  # what a person wants is done one thing after another
         self._reloads: set[asyncio.Task[Any]] = set()
+        self._followers: list[Callable[[Config], None]] = []
 
     @classmethod
     def from_config(cls, path: str | Path, *, env: Mapping[str, str] = os.environ) -> Self:
@@ -105,13 +122,17 @@ class Supervisor:
         store_settings = StoreSettings(retention_days=settings.retention_days, is_daemon=is_daemon)
         store = Store.open(settings.state_dir / "recovery.db", store_settings)
         self._store = await enter.enter_async_context(store)
+        self._texts = Texts(self._store.row_id)
         saved = await self._store.saved()
+        for name in saved.paths.keys() - self.config.proxies.keys() - {DIRECT}:
+            self._store.forget_path(name)
         # pyrogram may only be imported inside a running loop, and costs 2 s: not before it is needed.
         from supervisor.telegram.storage import SessionsDb
 
         db = await SessionsDb.open(settings.state_dir / "sessions.db")
         enter.push_async_callback(db.close)
-        self._assembly = Assembly(self.config, saved, self._store, db, self._clock)
+        self._recorder = Overheard(self._store, self._notifier) if is_daemon else self._store
+        self._assembly = Assembly(self.config, saved, self._recorder, db, self._clock)
 
     async def _open_accounts(self) -> None:
         settings, enter = self.config.settings, self._stack
@@ -121,6 +142,9 @@ class Supervisor:
             dispatcher=actions.Dispatcher(actions.registered.merged(actions.builtin()), self._callback_broke),
         )
         self._pool = Pool(build, self.config.accounts)
+        around = Surroundings(self._assembly.paths.snapshots, self._unrecorded, self._online)
+        enter.push_async_callback(self._notifier.stop)
+        await self._notifier.start(around, self._recorder, self._pool.snapshots())
         self._watch_for_stalls()
         tasks = await enter.enter_async_context(_Tasks())
         tasks.create_task(self._assembly.paths.run(), name="paths")
@@ -142,20 +166,25 @@ class Supervisor:
         from supervisor.telegram.client import client_class
 
         client_class()  # pyrogram's import holds the loop up for 2 s: before, and not after
-        fleet = Journal(None, self._store, self._clock, DIRECT)
+        fleet = Journal(None, self._recorder, self._clock, DIRECT)
 
         def stalled(evidence: Evidence) -> None:
             fleet.row(classify(evidence), Result.RAISED, Action.FAIL)
 
         self._stack.enter_context(stalls.watched(stalled))
+        self._stack.enter_context(garbage.bounded())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            self._notifier.fault(error)
         await self._stack.aclose()
 
     async def _stop_pool(self, pool: asyncio.Task[None]) -> None:
         await self._pool.stop()
+        self._assembly.waves.close()
+        self._assembly.outages.close()
         pool.cancel()
 
     async def _end_reloads(self) -> None:
@@ -167,10 +196,27 @@ class Supervisor:
     # --- what others see ------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """The object of `status --json` (ports.Control)."""
+        """The object of `status --json`."""
+        return self._status(self._pool.snapshots())
+
+    async def status_json(self) -> str:
+        """The same as JSON (ports.Control), made a little at a time: thousands of accounts hold nobody up."""
+        async with self._telling:
+            self._texts.begin()
+            async for snapshot in self._snapshots():
+                self._texts.add(snapshot)
+            return self._texts.take(self._status([]))
+
+    async def _snapshots(self) -> AsyncIterator[AccountSnapshot]:
+        for number, account in enumerate(list(self._pool.accounts.values())):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield account.snapshot()
+
+    def _status(self, accounts: Sequence[AccountSnapshot]) -> dict[str, Any]:
         found = status(
-            self._pool.snapshots(),
-            self._assembly.paths.snapshots(),
+            accounts,
+            self._assembly.path_snapshots(),
             running=True,
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started,
@@ -195,13 +241,68 @@ class Supervisor:
     async def _reload(self) -> Reloaded:
         async with self._turn:
             try:
-                return await self._reloading.reload(self._env)
+                done = await self._reloading.reload(self._env)
+            except ConfigError as error:
+                self._notifier.misconfigured(error.problems)
+                raise
+            else:
+                self._notifier.reconfigure(self._reloading.config)
+                return done
             finally:
                 self.config = self._reloading.config
+                for follow in self._followers:
+                    follow(self.config)
+
+    def follow(self, follower: Callable[[Config], None]) -> None:
+        """Have somebody told what configuration is in force, after each reload."""
+        self._followers.append(follower)
+
+    async def live(self) -> Live:
+        """Everything as it is now (dashboard.Desk), looked at a little at a time."""
+        return Live(
+            accounts=[snapshot async for snapshot in self._snapshots()],
+            paths=self._assembly.path_snapshots(),
+            uptime_s=time.monotonic() - self._started,
+            config=self._reloading.json(),
+            is_recording=self._store.is_writable,
+            rows_waiting=self._store.waiting,
+        )
+
+    def row_id(self, row: Row) -> int | None:
+        """The number of an account's newest failure in the log (dashboard.Desk)."""
+        return self._store.row_id(row)
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Tell of every change of the files that the configuration was read from, until cancelled.
+
+        Args:
+            changed: calls `reload`, or has it called; not while ``supervisor.watch`` is false.
+        """
+        reloading = self._reloading
+        files = FileWatch(lambda: reloading.footprint if reloading.config.settings.watch else None, changed)
+        self.follow(lambda _: files.read_again())
+        await files.run()
 
     def is_recording(self) -> bool:
         """Whether what fails can be written down."""
         return self._store.is_writable
+
+    def _unrecorded(self) -> tuple[str, str] | None:
+        """What is wrong with the recovery log, if anything is: the name of its number, and what was seen."""
+        if self._store.is_writable:
+            return None
+        state_dir = self.config.settings.state_dir
+        full = shutil.disk_usage(state_dir).free < _FULL
+        return "storage_full" if full else "storage_failed", f"{state_dir / 'recovery.db'} cannot be written"
+
+    async def try_sink(self, name: str) -> str | None:
+        """Send a test message to a sink of [notify]; None if it was taken, else why not."""
+        return await try_out(self.config.notify[name], self._online)
+
+    def _online(self, names: Sequence[str]) -> Any:
+        """The client of the first of these accounts that is online; None if none is."""
+        accounts = (self._pool.accounts[name] for name in names if name in self._pool.accounts)
+        return next((account.client for account in accounts if account.state is State.ONLINE), None)
 
     async def pause(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Take accounts offline, until `resume`, through restarts (ports.Control).
@@ -224,6 +325,37 @@ class Supervisor:
         Those that are paused stay so: somebody wanted it.
         """
         return await self._order(accounts, self._pool.retry, lambda state: state is not State.PAUSED)
+
+    async def rotate(self, accounts: Sequence[str], to: str | None = None) -> list[dict[str, Any]]:
+        """Move accounts to another proxy of theirs now, their calls held meanwhile (ports.Control).
+
+        Args:
+            accounts: names, or patterns as ``support-*``.
+            to: the proxy; else the least loaded that is not broken.
+
+        Raises:
+            ControlError: there is no such account, or no such way for one of them; then nothing is done.
+        """
+        async with self._turn:
+            chosen = [self._pool.accounts[name] for name in self._named(accounts)]
+            before = {account.name: account.path for account in chosen}
+            for account in chosen:
+                _check_way(account, to)
+            for account in chosen:
+                if account.path != to:
+                    account.rotate(to)
+                    log.info("%s: moves from %s to %s", account.name, before[account.name], account.path)
+            await asyncio.gather(*(account.heeded() for account in chosen))
+        return [
+            {
+                "name": account.name,
+                "state": account.state.value,
+                "changed": account.path != before[account.name],
+                "path": account.path,
+                "before": before[account.name],
+            }
+            for account in chosen
+        ]
 
     async def _order(
         self, asked: Sequence[str], give: Callable[[str], None], concerns: Callable[[State], bool]
@@ -301,6 +433,10 @@ class Supervisor:
         if account is not None:  # else it was removed meanwhile
             account.code_failed(from_code(error, step=f"callback {callback}", path=ctx.path))
 
+    async def _sign_bot_in(self, name: str) -> int:
+        async with self._alone():
+            return await self._assembly.lone_bot(name).sign_in()
+
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Logins]:
         async with self._stack:
@@ -313,6 +449,24 @@ class Supervisor:
                 await self._assembly.shutdown_links()
 
 
+def _check_way(account: Account, to: str | None) -> None:
+    """Refuse to move an account where it may not, or cannot, go."""
+    name, own = account.name, account.plan.candidates
+    context = {"account": name, "proxies": list(own)}
+    if to is not None and to not in own:
+        may = f"accounts.{name}.proxy names {', '.join(own)}" if own else f"{name} has no proxy configured"
+        text = f'{name} may not use "{to}": {may}{did_you_mean(to, own)}'
+        raise ControlError("unknown_proxy", text, context=context, status=409)
+    if account.path == to or account.ways(to):
+        return
+    others = [to] if to is not None else [proxy for proxy in own if proxy != account.path]
+    if others:
+        text = f"{name}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} broken; it stays on {account.path}"
+        raise ControlError("no_other_path", text, retryable=True, context=context, status=409)
+    text = f"{name}: there is no other proxy for it than {account.path}; give accounts.{name}.proxy a pool or a list"
+    raise ControlError("no_other_path", text, context=context, status=409)
+
+
 def logins_alone(config: Config) -> AbstractAsyncContextManager[Logins]:
     """What a sign-in needs where no daemon runs: the state directory and Telegram; no account is started.
 
@@ -321,6 +475,17 @@ def logins_alone(config: Config) -> AbstractAsyncContextManager[Logins]:
         StorageBroken: (on entering) the sessions could not be opened.
     """
     return Supervisor(config)._alone()  # noqa: SLF001 - half a supervisor is this module's business
+
+
+async def bot_signed_in(config: Config, name: str) -> int:
+    """Sign a bot in by its token where no daemon runs, within its budget; give its user id.
+
+    Raises:
+        AlreadyRunning: a daemon holds the state directory.
+        LoginRefused: Telegram would not have it.
+        StorageBroken: the sessions could not be opened.
+    """
+    return await Supervisor(config)._sign_bot_in(name)  # noqa: SLF001 - as above
 
 
 class _Tasks:
@@ -352,15 +517,23 @@ async def run(config: Config) -> int:
         AlreadyRunning: another daemon holds the state directory.
         StorageBroken: the sessions could not be opened.
     """
-    signals.raise_file_limit()
+    openfiles.raise_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reread = asyncio.Event()
     signals.obey(loop, stop, reread)
     socket = config.settings.state_dir / "control.sock"
-    async with Supervisor(config) as supervisor, ControlServer(socket, supervisor), _Tasks() as tasks:
+    async with (
+        Supervisor(config) as supervisor,
+        ControlServer(socket, supervisor, (*ROUTES, _notify_route(supervisor))),
+        _Tasks() as tasks,
+    ):
         manager = systemd.Notifier()
+        dashboard = DashboardServer(supervisor, config.settings.state_dir, config.dashboard)
+        supervisor.follow(lambda found: dashboard.follow(found.dashboard))
+        tasks.create_task(dashboard.run(), name="dashboard")
         tasks.create_task(_reread(supervisor, reread, manager), name="SIGHUP")
+        tasks.create_task(supervisor.watch(reread.set), name="watch")
         with manager.up(supervisor.is_recording):
             log.info("running, pid %d", os.getpid())
             await stop.wait()
@@ -368,8 +541,21 @@ async def run(config: Config) -> int:
     return 0
 
 
+def _notify_route(supervisor: Supervisor) -> Route:
+    """`notify test`, of the sinks that only a running daemon can send to."""
+
+    async def notify(_: object, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = body.get("sink")
+        if not isinstance(name, str) or name not in supervisor.config.notify:
+            text = "the daemon knows no such sink; does it go by this file? tg-supervisor reload"
+            raise ControlError("bad_request", text)
+        return {"schema": 1, "sink": name, "error": await supervisor.try_sink(name)}
+
+    return Route("POST", "notify", notify)
+
+
 async def _reread(supervisor: Supervisor, told: asyncio.Event, manager: systemd.Notifier) -> None:
-    """Reload at each SIGHUP; what is wrong with the file is said in the log already."""
+    """Reload at each SIGHUP, and at each change of the files; what is wrong with the file is said in the log already."""
     while True:
         await told.wait()
         told.clear()

@@ -179,6 +179,7 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
     proxies: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)  # any others, by their names
     bots: dict[str, Account] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
@@ -227,6 +228,8 @@ class Site:
             lines += _table(f"proxies.{name}", {"url": url})
         for name, keys in self.accounts.items():
             lines += _table(f"accounts.{name}", keys)
+        for name, keys in self.tables.items():
+            lines += _table(name, keys)
         self.path.write_text("\n".join(lines) + "\n")
         self.path.chmod(0o600)
         return self.path
