@@ -6,7 +6,7 @@ import os
 import platform
 import time
 
-from benchmarks import calls, faults, fleet, script
+from benchmarks import calls, faults, fleet, script, storm
 from supervisor.installation import client_library
 
 
@@ -19,7 +19,8 @@ async def main(quick: bool) -> None:
     )
     await calls.main(quick)
     await faults.main(quick)
-    await fleet.main(quick, fleet.ACCOUNTS)
+    await fleet.main(fleet.QUICK if quick else fleet.Plan())
+    await storm.main(storm.QUICK if quick else storm.Size(), quick=quick)
     print(f"{time.monotonic() - begun:.0f} s")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import script
 from supervisor.config.model import Account, Config, Proxy, Secret, Server, Settings, Telegram
 from supervisor.daemon import Supervisor
+from supervisor.telegram.keyexchange import public_key_from_pem
 
 API_ID, API_HASH = 12345, "a" * 32
 
@@ -32,12 +33,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """A bot that is signed in: whoever has its session file is online with one handshake less."""
+    """A bot. With a session file it is signed in already; without one its client makes a key and signs in first."""
 
     name: str
     user_id: int
-    session_file: Path
     token: str
+    session_file: Path | None = None
 
 
 class LocalDatacenter:
@@ -94,8 +95,14 @@ class LocalDatacenter:
             await _write_session(self.address, template)
         shutil.copy(template, path)
         with closing(sqlite3.connect(path)) as db, db:
+            db.execute("PRAGMA synchronous = OFF")
             db.execute("UPDATE sessions SET auth_key = ?, user_id = ?", (key, user_id))
-        return Bot(name, user_id, path, added["token"])
+        return Bot(name, user_id, added["token"], path)
+
+    async def new_bot(self, name: str) -> Bot:
+        """Make a bot that nobody has signed in yet."""
+        added = await self.do("add_bot")
+        return Bot(name, added["user_id"], added["token"])
 
 
 async def _write_session(address: Address, path: Path) -> None:
@@ -120,12 +127,17 @@ async def _write_session(address: Address, path: Path) -> None:
     await storage.close()
 
 
-def _bare_client(address: Address, name: str, directory: Path, proxy: int | None = None) -> Any:
-    """The library's own client, pointed at the datacenter."""
+def _bare_client(
+    address: Address, name: str, directory: Path, proxy: int | None = None, token: str | None = None
+) -> Any:
+    """The library's own client, pointed at the datacenter, whose key it knows for Telegram's."""
     import pyrogram
     from pyrogram.connection import Connection, connection
+    from pyrogram.crypto import rsa
 
-    options: dict[str, Any] = {}
+    key = public_key_from_pem(address.public_key_pem)
+    rsa.server_public_keys[key.fingerprint] = rsa.PublicKey(key.n, key.e)
+    options: dict[str, Any] = {"bot_token": token}
     if proxy is not None:
         options["proxy"] = {"scheme": "socks5", "hostname": "127.0.0.1", "port": proxy}
     if hasattr(connection, "DataCenter"):  # Pyrogram looks addresses up in a table
@@ -139,18 +151,28 @@ def _bare_client(address: Address, name: str, directory: Path, proxy: int | None
 
 @asynccontextmanager
 async def bare(
-    address: Address, bots: Iterable[Bot], at_once: int = 20, proxy: int | None = None
+    address: Address,
+    bots: Iterable[Bot],
+    at_once: int = 20,
+    proxy: int | None = None,
+    directory: Path = Path(),
 ) -> AsyncIterator[dict[str, Any]]:
-    """Bare clients, started from their session files, by name.
+    """Bare clients, started, by name.
 
     Args:
         address: the datacenter.
         bots: whose clients.
         at_once: how many start side by side; with more of them their own two-second limit fails starts.
         proxy: the port of a local SOCKS5 proxy; they know no more than one.
+        directory: where those that have no session file make one.
     """
     turn = asyncio.Semaphore(at_once)
-    clients = {bot.name: _bare_client(address, bot.name, bot.session_file.parent, proxy) for bot in bots}
+
+    def client_of(bot: Bot) -> Any:
+        where = directory if bot.session_file is None else bot.session_file.parent
+        return _bare_client(address, bot.name, where, proxy, bot.token)
+
+    clients = {bot.name: client_of(bot) for bot in bots}
 
     async def start(client: Any) -> None:
         async with turn:
@@ -167,17 +189,17 @@ async def bare(
         await asyncio.gather(*stops, return_exceptions=True)
 
 
-@asynccontextmanager
-async def supervised(
-    address: Address, bots: Iterable[Bot], state_dir: Path, proxies: Sequence[int] = ()
-) -> AsyncIterator[dict[str, Any]]:
-    """Supervised clients of the same bots, online and initialized, by name.
+def configured(
+    address: Address, bots: Iterable[Bot], state_dir: Path, proxies: Sequence[int] = (), **settings: Any
+) -> Config:
+    """What a supervisor of these bots goes by.
 
     Args:
         address: the datacenter.
         bots: whose clients.
         state_dir: where the supervisor keeps what it keeps.
         proxies: the ports of local SOCKS5 proxies, the pool of all of them.
+        settings: `[supervisor]` keys; `connect_budget` and `start_limit` are lifted unless they are among them.
     """
     server = Server(address.host, address.port, address.dc_id, address.public_key_pem)
     pool = {f"proxy-{port}": Proxy(f"proxy-{port}", "socks5", "127.0.0.1", port) for port in proxies}
@@ -187,29 +209,44 @@ async def supervised(
         )
         for bot in bots
     }
-    config = Config(
+    lifted = {"connect_budget": 100_000, "start_limit": 100_000}
+    return Config(
         path=state_dir / "accounts.toml",
         telegram=Telegram(API_ID, Secret(API_HASH), server),
-        settings=Settings(state_dir=state_dir, connect_budget=100_000, start_limit=100_000),
+        settings=Settings(state_dir=state_dir, **{**lifted, **settings}),
         proxies=pool,
         accounts=accounts,
     )
-    async with Supervisor(config) as supervisor:
-        clients = {name: await supervisor.client(name) for name in accounts}
-        while not all(client.is_initialized for client in clients.values()):
-            await asyncio.sleep(0.001)
-        yield clients
+
+
+@asynccontextmanager
+async def supervised(
+    address: Address, bots: Iterable[Bot], state_dir: Path, proxies: Sequence[int] = (), **settings: Any
+) -> AsyncIterator[dict[str, Any]]:
+    """Supervised clients of the same bots, online and initialized, by name; arguments as `configured` takes them."""
+    async with Supervisor(configured(address, bots, state_dir, proxies, **settings)) as supervisor:
+        yield await online(supervisor)
+
+
+async def online(supervisor: Supervisor) -> dict[str, Any]:
+    """The clients of all accounts, by name, as soon as they are initialized."""
+    names = [account["name"] for account in supervisor.status()["accounts"]]
+    clients = {name: await supervisor.client(name) for name in names}
+    while not all(client.is_initialized for client in clients.values()):
+        await asyncio.sleep(0.001)
+    return clients
 
 
 def as_json(address: Address, bots: Iterable[Bot]) -> dict[str, Any]:
     """Address and bots for a worker."""
     return {
         "address": asdict(address),
-        "bots": [{**asdict(bot), "session_file": str(bot.session_file)} for bot in bots],
+        "bots": [{**asdict(bot), "session_file": bot.session_file and str(bot.session_file)} for bot in bots],
     }
 
 
 def from_json(given: dict[str, Any]) -> tuple[Address, list[Bot]]:
     """What `as_json` gave."""
-    bots = [Bot(**{**bot, "session_file": Path(bot["session_file"])}) for bot in given["bots"]]
+    paths = (bot["session_file"] and Path(bot["session_file"]) for bot in given["bots"])
+    bots = [Bot(**{**bot, "session_file": path}) for bot, path in zip(given["bots"], paths, strict=True)]
     return Address(**given["address"]), bots

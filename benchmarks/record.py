@@ -134,7 +134,6 @@ async def fill(path: Path, rows: int, accounts: int, now: float) -> float:
 def _copy(db: sqlite3.Connection, block: int) -> None:
     """Put nine copies of all that there is before it; roll-ups are moved by whole days like the rows that they count."""
     rollups.teach(db)
-    db.create_function("added", 2, rollups.added, deterministic=True)
     columns = [name for _, name, *_ in db.execute("PRAGMA table_info(failures)")]
     moved = {"id": "id - :n * :block", "incident": "incident || :n"}
     moved |= {name: f"{name} - :n * :days" for name in ("at", "last_at", "resolved_at")}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of both. `more_is_better` decides which way the ratio is read; None where none makes sense."""
+    """One figure of both; an infinite one is a time that never came.
+
+    `more_is_better` decides which way the ratio is read; None where none makes sense.
+    """
 
     what: str
     bare: float
@@ -17,7 +21,7 @@ class Row:
 
     @property
     def ratio(self) -> str:
-        if self.more_is_better is None:
+        if self.more_is_better is None or math.isinf(self.bare) or math.isinf(self.supervised):
             return ""
         better, worse = self.supervised, self.bare
         if not self.more_is_better:
@@ -32,6 +36,8 @@ class Row:
 
 
 def _figure(value: float) -> str:
+    if math.isinf(value):
+        return "never"
     if isinstance(value, int) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value >= 0.001 else "0"

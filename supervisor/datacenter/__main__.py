@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from .commands import Commands
 from .server import Datacenter
 
 _CHUNK = 65536
+# When to search for garbage: thousands of links are many objects, and next to none of them is garbage.
+_SEARCH = 50_000, 10, 10
 
 
 def _parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -69,6 +72,7 @@ async def _run(options: argparse.Namespace) -> None:
         strict_overlap=not options.loose_overlap,
     )
     async with dc:
+        gc.set_threshold(*_SEARCH)
         bots = [dc.add_bot() for _ in range(options.bots)]
         ready = {
             "host": dc.host,

@@ -111,6 +111,16 @@ def serialize(value: Any) -> bytes:
     return bytes(value.write())
 
 
+class Written:
+    """A TL object that is written once, however often it is sent."""
+
+    def __init__(self, value: Any) -> None:
+        self._bytes = serialize(value)
+
+    def write(self) -> bytes:
+        return self._bytes
+
+
 def method_name(query: Any) -> str:
     """The name of a method as Telegram's documentation spells it, such as ``messages.SendMessage``."""
     kind, _, name = str(query.QUALNAME).partition(".")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from supervisor.datacenter.library import build, raw
+from supervisor.datacenter.library import Written, build, raw
 from supervisor.datacenter.methods.registry import method
 
 if TYPE_CHECKING:
@@ -16,17 +17,23 @@ _HOUR = 3600
 @method("help.GetConfig", without_account=True)
 def get_config(call: Call) -> Any:
     """All datacenters of the cluster, where they listen."""
-    now = int(call.engine.now())
+    engine = call.engine
+    return _config(int(engine.now()), engine.settings.dc_id, tuple(engine.shared.addresses.items()))
+
+
+@lru_cache(maxsize=8)
+def _config(now: int, this_dc: int, addresses: tuple[tuple[int, tuple[str, int]], ...]) -> Written:
+    """Written once a second for all who ask: every new link does."""
     options = [
         build(raw.types.DcOption, id=dc_id, ip_address=host, port=port, ipv6=":" in host)
-        for dc_id, (host, port) in call.engine.shared.addresses.items()
+        for dc_id, (host, port) in addresses
     ]
-    return build(
+    config = build(
         raw.types.Config,
         date=now,
         expires=now + _HOUR,
         test_mode=False,
-        this_dc=call.engine.settings.dc_id,
+        this_dc=this_dc,
         dc_options=options,
         dc_txt_domain_name="",
         chat_size_max=200,
@@ -53,8 +60,9 @@ def get_config(call: Call) -> Any:
         me_url_prefix="https://t.me/",
         caption_length_max=1024,
         message_length_max=4096,
-        webfile_dc_id=call.engine.settings.dc_id,
+        webfile_dc_id=this_dc,
     )
+    return Written(config)
 
 
 @method("help.GetNearestDc", without_account=True)
