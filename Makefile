@@ -17,7 +17,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$python && break; done)
 
-PACKAGES := supervisor tests $(wildcard benchmarks) docs/man/generate.py
+PACKAGES := supervisor tests $(wildcard benchmarks) docs/man/generate.py docs/pictures/make.py
 
 PIP := -m pip --quiet --quiet --disable-pip-version-check --no-input
 UV := uv==0.13.9
@@ -52,13 +52,13 @@ test-all: ## the tests on Pyrogram, then on Kurigram, and how much of the code t
 # Where it counts, each run leaves its figures beside the others': .coverage.*
 PYTEST = $(VENV)$*/bin/python -m $(if $(COVER),coverage run -m )pytest
 
-# Most of what the tests of whole daemons do is wait, so two go side by side; where tight bars are held, nothing does.
+# Most of what the tests of whole daemons do is wait, so three go side by side; where tight bars are held, nothing does.
 # A time that was measured while others had the processor says little: what failed is run once more, with nothing beside
 # it, and has to pass then. Both runs are shown.
 AGAIN = $(PYTEST) --last-failed --last-failed-no-failures=none
 .PHONY: test-pyrogram test-kurigram
 test-pyrogram test-kurigram: test-%: $(VENV)%/.ready
-	$(PYTEST) --numprocesses=2 --dist=loadscope -m 'not alone' tests || $(AGAIN) -m 'not alone' tests
+	$(PYTEST) --numprocesses=3 --dist=loadscope -m 'not alone' tests || $(AGAIN) -m 'not alone' tests
 	$(PYTEST) -m alone tests || $(AGAIN) -m alone tests
 
 .PHONY: lint
@@ -93,6 +93,10 @@ package: $(P)/.ready ## build the wheel, and see that every file of ours is in i
 .PHONY: man
 man: $(P)/.ready ## write the manual page anew, from what the commands say of themselves
 	$(P)/bin/python docs/man/generate.py > docs/man/tg-supervisor.1
+
+.PHONY: pictures
+pictures: $(P)/.ready ## take the pictures of README.md and docs/ anew; needs Chromium
+	$(P)/bin/python docs/pictures/make.py
 
 .PHONY: bench
 bench: $(P)/.ready $(K)/.ready ## the benchmarks, on both client libraries; BENCH=--quick for a minute each

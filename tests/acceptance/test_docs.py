@@ -29,13 +29,14 @@ from supervisor.core.failure import DEFAULT_POLICIES
 from supervisor.datacenter import Datacenter
 from tests.acceptance.conftest import SENDER, Site, environment, until
 from tests.acceptance.pages import ROOT, Page, commands, configure, run, until_online
+from tests.integration.conftest import ScriptedProxy
 
 DOCS = sorted(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md"))
 PAGES = {str(path): Page(str(path)) for path in DOCS}
 GUIDES = [path for path, page in PAGES.items() if page.blocks]
 BIN = Path(sys.executable).parent
 APPLICATION = '[telegram]\napi_id = 12345\napi_hash = "0123456789abcdef0123456789abcdef"\n'
-HOW = "(pip|shell|environment|console|config|python|unit|daemon|completion|containerfile|file .+)"
+HOW = "(pip|shell|environment|console|config|python|unit|daemon|completion|containerfile|prometheus|file .+)"
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -157,7 +158,7 @@ KEYS = {row[0].strip("`"): row for row in REFERENCE if "." in row[0] or row[0] =
 def test_every_key_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table has each key that the configuration's reader knows, and no other, and says which are secret."""
     known: dict[str, bool] = {"include": False}
-    is_open = {"recovery": "KIND", "classify": "ID", "proxies": "NAME", "accounts": "NAME"}
+    is_open = {"recovery": "KIND", "classify": "ID", "proxies": "NAME", "accounts": "NAME", "notify": "NAME"}
     know = Table.know
 
     def noted(table: Table, keys: Iterable[str], secrets: Iterable[str] = ()) -> None:
@@ -176,6 +177,8 @@ def test_every_key_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         f'{APPLICATION}[telegram.server]\nhost = "127.0.0.1"\nport = 1\ndc_id = 2\npublic_key = "dc.pem"\n'
         "[recovery.proxy]\nmax_retries = 1\n"
         '[classify]\nSOME_ID = { kind = "temporary", action = "retry", scope = "call" }\n'
+        '[dashboard]\nlisten = "127.0.0.1:8080"\n'
+        '[notify.ops]\nlog = true\n[sentry]\ndsn = "https://key@127.0.0.1/1"\n'
         '[proxies.de1]\nurl = "http://127.0.0.1:1"\n[accounts.user]\nphone = "+4915112345678"\n'
     )
     load(tmp_path / "accounts.toml", env={})
@@ -187,7 +190,7 @@ def test_the_defaults_are_right() -> None:
     settings = {field.name: field.default for field in fields(Settings)}
     for key, (_, default, _) in KEYS.items():
         section, _, name = key.rpartition(".")
-        if section == "supervisor" and name not in {"state_dir", "release_rate"}:
+        if section == "supervisor" and name not in {"state_dir", "release_rate", "connect_budget_total"}:
             (value,) = tomllib.loads(f"value = {default.strip('`')}").values()
             assert (tuple(value) if isinstance(value, list) else value) == settings[name], key
     for kind, policy in DEFAULT_POLICIES.items():
@@ -203,7 +206,14 @@ def test_every_command_and_exit_code_is_described() -> None:
     assert first == [*COMMANDS, *(str(code.value) for code in ExitCode)]
 
 
-MAPS = {"by_kind": "KIND", "by_action": "ACTION", "by_account": "NAME", "errors_by_type_7d": "KIND"}
+ONLINE = "check --online"
+MAPS = {
+    "steps_s": "STEP",
+    "by_kind": "KIND",
+    "by_action": "ACTION",
+    "by_account": "NAME",
+    "errors_by_type_7d": "KIND",
+}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[str]:
@@ -225,26 +235,47 @@ async def test_every_json_key_is_described(site: Site) -> None:
     The container's health check tells that daemon from none.
     """
     site.code("sender", SENDER)
-    site.bot("bot", main="sender:main")
+    proxies = {name: ScriptedProxy() for name in ("de1", "nl3")}
+    for proxy in proxies.values():
+        await proxy.start()
+    site.proxies = {name: f"socks5://127.0.0.1:{proxy.port}" for name, proxy in proxies.items()}
+    site.bot("bot", main="sender:main", proxy=[*proxies])
     said: defaultdict[str, set[str]] = defaultdict(set)
     async with site.online() as daemon:
         assert await _is_healthy(site)
         site.dc.reset_links()
         await until(lambda: "recovered" in daemon.err, what="a recovery")
-        for name in ("pause", "resume", "retry", "reload", "status", "log", "stats", "check"):
-            arguments = ["bot"] if name in {"pause", "resume", "retry"} else []
-            ended = await site.command(name, *arguments, "--json")
+        for name in (
+            "pause",
+            "resume",
+            "retry",
+            "rotate",
+            "reload",
+            "status",
+            "log",
+            "stats",
+            "check",
+            ONLINE,
+        ):
+            arguments = ["bot"] if name in {"pause", "resume", "retry", "rotate"} else []
+            ended = await site.command(*name.split(), *arguments, "--json")
             assert ended.code == 0, ended.err
             lines = ended.out.splitlines()
             assert lines
             for line in lines:
                 said[name] |= set(_leaves(json.loads(line)))
+        said[ONLINE] -= said["check"]
+        said[ONLINE] = (said[ONLINE] - {"online.accounts[].steps_s"}) | {"online.accounts[].steps_s.STEP"}
         said["resolve"] = set(_leaves((await site.command("resolve", "1", "--json")).json()))
+    for proxy in proxies.values():
+        await proxy.kill()
     assert not await _is_healthy(site)
     last_failure = {f"accounts[].last_failure.{key}" for key in said["log"]}
     assert last_failure <= said["status"]
     said["status"] = said["status"] - last_failure | {"accounts[].last_failure"}
-    said["log"] |= {"count", "traceback"}  # of merged rows, and of those that a bot's own code has met
+    said["status"] = {re.sub(r"^(paths\[\]\.last_failure)\..*", r"\1", key) for key in said["status"]}
+    # Of merged rows, of those that a bot's own code has met, and of outages.
+    said["log"] |= {"count", "traceback", "accounts[]"}
     for section in PAGES["docs/reference/json.md"].text.split("\n## ")[1:]:
         for name in section.partition("\n")[0].split(", "):
             assert {row[0].strip("`") for row in _rows(section)} == said.pop(name), name

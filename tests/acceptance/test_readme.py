@@ -139,20 +139,42 @@ async def test_the_callback_is_called(tmp_path: Path, environment: dict[str, str
     assert account["path"] not in {"de1", "nl3"}
 
 
-async def test_the_accounts_run(tmp_path: Path, environment: dict[str, str]) -> None:
-    """README's accounts.toml, plugin and main run: both bots come online, one answers, one writes by itself."""
+async def test_the_way_of_a_newcomer(tmp_path: Path, environment: dict[str, str]) -> None:
+    """README's files as they stand: they are tried, and run; both bots come online, one answers, one writes by itself.
+
+    Their links break: `log`, `stats`, `status` and its watch say so, and that they are back. A changed file is gone by.
+    """
     async with Datacenter() as dc:
         support = dc.add_bot(environment["SUPPORT_TOKEN"])
         news = dc.add_bot((tmp_path / "news-bot.token").read_text().strip())
         configure(tmp_path, dc)
+        for command, lines in commands(marked("online")):
+            assert_shown(lines, await asyncio.to_thread(run, command, tmp_path, environment))
+        assert not dc.seen.sign_ins
         [(command, _)] = commands(marked("run"))
         line = [sys.executable, "-m", "supervisor", *command.split()[1:]]
+
+        async def tell(asked: str) -> str:
+            return await asyncio.to_thread(run, f"tg-supervisor {asked}", tmp_path, environment)
+
         daemon = await asyncio.create_subprocess_exec(*line, cwd=tmp_path, env=environment)
         try:
             await until_online(tmp_path / "state", 2)
             dc.push_message(support, "good morning", from_user=dc.person)
             async with asyncio.timeout(10):
                 while not (dc.seen.sends[support.user_id] and dc.seen.sends[news.user_id]):
+                    await asyncio.sleep(0.1)
+            dc.reset_links()
+            async with asyncio.timeout(20):
+                while (await tell("log")).count("recovered") < 2:
+                    await asyncio.sleep(0.1)
+            assert "reconnect" in await tell("log --account support-bot")
+            assert "2 incidents, 2 recovered" in await tell("stats")
+            assert "2 accounts: 2 online" in await tell("status")
+            with (tmp_path / "accounts.toml").open("a") as file:
+                file.write("[supervisor]\nmax_wait = 100\n")
+            async with asyncio.timeout(20):
+                while "2 adapted" not in (tmp_path / "state/logs/supervisor.log").read_text():
                     await asyncio.sleep(0.1)
         finally:
             daemon.terminate()
