@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from supervisor.ports import Clock
 
 # Who asks within so many seconds of another goes before or after that one by chance: seconds.
 SHUFFLED = 1.0
+# So much too late is a stall: seconds.
+STALL = 0.05
 # Sooner than this is now: a timer is not finer.
 _NOW = 1e-6
 
@@ -51,6 +54,7 @@ class Turns:
         self._queues: dict[str, _Queue] = {}
         self._asked = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf  # when it was to go off
 
     def reconfigure(self, each: float, total: float) -> None:
         """Go by other budgets from now on; full ones, where they differ."""
@@ -111,6 +115,7 @@ class Turns:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._forgo(self._clock.monotonic())
         while True:
             now = self._clock.monotonic()
             asking = [
@@ -121,10 +126,19 @@ class Turns:
             queue, waiter = min(asking, key=lambda pair: (self._wait(pair[0], now), pair[1][:3]))
             wait = self._wait(queue, now)
             if wait > _NOW:
+                self._due = now + wait
                 self._timer = asyncio.get_running_loop().call_later(wait, self._give)
                 return
             self._spend(queue, now)
             waiter[3].set_result(None)
+
+    def _forgo(self, now: float) -> None:
+        """After a stall of ours the turns that it has held up do not leave all at once."""
+        if now - self._due > STALL:
+            self._total = self._total.drained(now)
+            for queue in self._queues.values():
+                if queue.first() is not None:
+                    queue.bucket = queue.bucket.drained(now)
 
 
 def _bucket(rate: float) -> TokenBucket:

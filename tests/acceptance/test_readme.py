@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from supervisor.cli.common import Options
 from supervisor.cli.demo.play import Play
@@ -20,6 +21,7 @@ from supervisor.cli.demo.steps import STEPS
 from supervisor.cli.demo.view import show_report, view_for
 from supervisor.cli.top import COMMANDS
 from supervisor.datacenter import Datacenter
+from tests.acceptance.conftest import closed_port
 from tests.acceptance.pages import ROOT, Page, commands, configure, run, until_online
 
 pytestmark = pytest.mark.timeout(120)
@@ -142,7 +144,8 @@ async def test_the_callback_is_called(tmp_path: Path, environment: dict[str, str
 async def test_the_way_of_a_newcomer(tmp_path: Path, environment: dict[str, str]) -> None:
     """README's files as they stand: they are tried, and run; both bots come online, one answers, one writes by itself.
 
-    Their links break: `log`, `stats`, `status` and its watch say so, and that they are back. A changed file is gone by.
+    Their links break: `log`, `stats` and `status` say so, and that they are back. A changed file is gone by; `status --watch` and
+    the dashboard show both online.
     """
     async with Datacenter() as dc:
         support = dc.add_bot(environment["SUPPORT_TOKEN"])
@@ -172,15 +175,44 @@ async def test_the_way_of_a_newcomer(tmp_path: Path, environment: dict[str, str]
             assert "2 incidents, 2 recovered" in await tell("stats")
             assert "2 accounts: 2 online" in await tell("status")
             with (tmp_path / "accounts.toml").open("a") as file:
-                file.write("[supervisor]\nmax_wait = 100\n")
+                listen = f"127.0.0.1:{closed_port()}"
+                file.write(f'[supervisor]\nmax_wait = 100\n[dashboard]\nlisten = "{listen}"\n')
             async with asyncio.timeout(20):
                 while "2 adapted" not in (tmp_path / "state/logs/supervisor.log").read_text():
                     await asyncio.sleep(0.1)
+                assert re.search(
+                    r"^support-bot +online", await first_view(tmp_path, environment), re.MULTILINE
+                )
+                token = (tmp_path / "state/dashboard.token").read_text().strip()
+                async with ClientSession(
+                    f"http://{listen}", headers={"Authorization": f"Bearer {token}"}
+                ) as desk:
+                    page = await (await desk.get("/")).text()
+                    status = await (await desk.get("/api/v1/status")).json()
+            assert "<title>tg-supervisor" in page
+            assert [account["state"] for account in status["accounts"]] == ["online", "online"]
         finally:
             daemon.terminate()
             assert await asyncio.wait_for(daemon.wait(), 15) == 0
         assert dc.seen.sends[support.user_id][0].text == "You wrote: good morning"
         assert dc.seen.sends[news.user_id][0].text == "nothing new"
+
+
+async def first_view(folder: Path, environment: dict[str, str]) -> str:
+    """What `status --watch` shows at first where it is piped on."""
+    line = [sys.executable, "-m", "supervisor", "status", "--watch"]
+    watching = await asyncio.create_subprocess_exec(
+        *line, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert watching.stdout is not None
+        shown = ""
+        while "online" not in shown:
+            shown += (await watching.stdout.readline()).decode()
+        return shown
+    finally:
+        watching.terminate()
+        await watching.wait()
 
 
 async def test_the_demo_shows_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

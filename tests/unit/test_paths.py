@@ -14,7 +14,15 @@ from supervisor.core.classify import classify
 from supervisor.core.failure import Failure, Source
 from supervisor.paths import Limits, Paths
 from supervisor.ports import LinkFailed, PathSnapshot
-from tests.unit.fakes import FakeClock, FakeRecorder, FakeTraveller, failed, settle, virtual
+from tests.unit.fakes import (
+    FakeClock,
+    FakeRecorder,
+    FakeTraveller,
+    VirtualLoop,
+    failed,
+    settle,
+    virtual,
+)
 
 POOL = ("de1", "nl3", "us2")
 SILENT = failed(Source.SOCKET, "refused")
@@ -562,6 +570,31 @@ async def test_whose_calls_wait_connects_first(make: Callable[..., Paths]) -> No
             await asyncio.sleep(0.01)
         group.create_task(connect("urgent", urgent=True))
     assert order == ["idle0", "urgent", "idle1", "idle2", "idle3", "idle4"]
+
+
+@virtual
+async def test_turns_that_a_stall_has_held_up_do_not_leave_at_once(make: Callable[..., Paths]) -> None:
+    """The loop stands still for a second: after it the budget holds as before it."""
+    paths = make(connect_budget=10.0)
+    went: list[float] = []
+
+    async def connect(n: int) -> None:
+        await paths.slot(bot(f"bot{n}"), "de1")
+        went.append(asyncio.get_running_loop().time() - 1000.0)
+
+    def stall(loop: VirtualLoop) -> None:
+        loop.now += 1.0
+
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    async with running(paths), asyncio.TaskGroup() as group:
+        for n in range(40):
+            group.create_task(connect(n))
+        loop.call_later(0.55, stall, loop)
+    times = sorted(went)
+    assert times[9] == 0.0  # the burst
+    assert max(sum(at <= other < at + 0.95 for other in times) for at in times if at > 0.0) <= 11
+    assert times[-1] >= 3.9
 
 
 @virtual
