@@ -197,7 +197,8 @@ class Gate:
                 raise self._refusal(_unanswered(passage))
             if self._flooded(passage) > 0:
                 await self._wait_out(passage)
-                # Those who waited for the same leave at the release rate, not all at once.
+                # Those who waited for the same leave at the release rate, not all at once; nor do new ones among them.
+                self._paced_until = self._clock.monotonic() + RELEASE_WINDOW
                 await self._queue(passage)
                 released = True
             elif self._is_open and (released or self._may_pass()):

@@ -25,15 +25,26 @@ log = logging.getLogger(__name__)
 
 # How long an account's row waits for those of others: seconds. What a kill takes with it is no more than that.
 KEPT_BACK = 1.0
+# After some of everybody are back: how long the others may be on their way, before their trouble is their path's. Seconds.
+SETTLED = 10.0
 # How often an outage is written while it spreads. Seconds.
 WRITTEN = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """An account that is not back: where it failed, and what it had to say of that, if it did in this run."""
+
+    path: str
+    draft: Draft | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Outage:
-    """One outage. `missing` are the accounts that are not back yet; `began` and `ended` are monotonic times.
+    """One outage. `missing` are the accounts that are not back yet; `began`, `back` and `ended` are monotonic times.
 
-    `is_surge`: no links are lost, but calls fail; that it is over is told from outside.
+    `back`: when the last account that is back came. `is_surge`: no links are lost, but calls fail; that it is over is
+    told from outside.
     """
 
     id: str
@@ -43,9 +54,9 @@ class Outage:
     opened_at: float
     began: float
     touched: dict[str, None] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)  # each with its path
+    missing: dict[str, _Missing] = field(default_factory=dict)
     failures: int = 0
-    someone_is_back: bool = False
+    back: float | None = None
     ended: float | None = None
     row: Row | None = None
     is_surge: bool = False
@@ -132,6 +143,7 @@ class Outages:
         )  # by path: accounts, and when they failed last
         self._timer: asyncio.TimerHandle | None = None
         self._spread: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
 
     def restore(self, rows: Iterable[IncidentRow], accounts: Iterable[str]) -> None:
         """Go on with what an earlier run left open.
@@ -149,7 +161,7 @@ class Outages:
             began = self._clock.monotonic() - max(0.0, now - row.opened_at)
             outage = Outage(row.id, row.scope, row.path, failure, row.opened_at, began, failures=row.failures)
             outage.touched = dict.fromkeys(row.accounts)
-            outage.missing = {name: row.path for name in row.accounts if name in known}
+            outage.missing = {name: _Missing(row.path) for name in row.accounts if name in known}
             self._open.append(outage)
             self._of.update(dict.fromkeys(outage.missing, outage))
             self._end_if_over(outage)
@@ -174,7 +186,7 @@ class Outages:
             failure: what the last call met.
             failing: how many accounts.
         """
-        outage = self._begin(path, scope, [failure], failing)
+        outage = self._begin(path, scope, [failure], failing, self._clock.monotonic())
         outage.is_surge = True
         return outage
 
@@ -185,7 +197,7 @@ class Outages:
 
     def subsided(self, outage: Outage) -> None:
         """No call has met it for a while."""
-        outage.is_surge, outage.someone_is_back = False, True
+        outage.is_surge, outage.back = False, self._clock.monotonic()
         self._end_if_over(outage)
 
     # --- what accounts would write --------------------------------------------------------------------
@@ -232,7 +244,7 @@ class Outages:
 
     def close(self) -> None:
         """The daemon stops: what is kept back is written; open outages stay open for the next."""
-        for timer in (self._timer, self._spread):
+        for timer in (self._timer, self._spread, self._settling):
             if timer is not None:
                 timer.cancel()
         for account in list(self._kept):
@@ -253,8 +265,10 @@ class Outages:
         outage = self._of.pop(account, None)
         if outage is not None:
             outage.missing.pop(account, None)
-            outage.someone_is_back = True
+            outage.back = self._clock.monotonic()
             self._end_if_over(outage)
+            if outage.scope is Scope.FLEET and self._settling is None and outage in self._open:
+                self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settle, outage)
 
     def _failed(self, account: str, draft: Draft) -> None:
         path, now = draft.failure.evidence.path, self._clock.monotonic()
@@ -264,7 +278,7 @@ class Outages:
             self._write(account, draft)
         elif outage is not None:
             self._fleet.excuse(account)
-            self._touch(outage, account, path)
+            self._touch(outage, account, path, draft)
         elif sum(self._fleet.population().values()) < MANY:
             self._write(account, draft)
         else:
@@ -291,11 +305,13 @@ class Outages:
         self._timer = None
         now = self._clock.monotonic()
         failing = self._failing(now)
-        for path, scope in shared(self._sights(failing)).items():
-            kept = [name for name, each in self._kept.items() if each.path == path]
-            fail = set[str]().union(*failing.values()) if scope is Scope.FLEET else failing[path]
-            if kept:
-                self._share(path, scope, kept, len(fail))
+        common = shared(self._sights(failing))
+        if Scope.FLEET in common.values():
+            self._share(Scope.FLEET, list(self._kept), len(set[str]().union(*failing.values())))
+        else:
+            for path, scope in common.items():
+                kept = [name for name, each in self._kept.items() if each.path == path]
+                self._share(scope, kept, len(failing[path]))
         for account in [name for name, each in self._kept.items() if now - each.since >= KEPT_BACK - 1e-3]:
             self._write_kept(account)
         if self._kept:
@@ -311,8 +327,8 @@ class Outages:
                 del seen[account]
             failing[path].update(seen)
         for outage in self._open:
-            for account, path in outage.missing.items():
-                failing[path].add(account)
+            for account, missing in outage.missing.items():
+                failing[missing.path].add(account)
         return {path: names for path, names in failing.items() if names}
 
     def _sights(self, failing: Mapping[str, set[str]]) -> dict[str, Sight]:
@@ -323,40 +339,78 @@ class Outages:
             sights[path] = Sight(max(population.get(path, 0), fail), fail, self._fleet.is_down(path))
         return sights
 
-    def _share(self, path: str, scope: Scope, accounts: list[str], failing: int) -> None:
+    def _share(self, scope: Scope, accounts: list[str], failing: int) -> None:
         """What these accounts have kept back is one outage's, in which so many fail."""
+        if not accounts:
+            return
+        first = min((self._kept[name] for name in accounts), key=lambda kept: kept.since)
         drafts = [draft for name in accounts for draft in self._kept[name].drafts]
         failures = [draft.failure for draft in drafts if draft.row.outcome is not Result.RECOVERED]
-        outage = self._widened(scope) or self.on(path) or self._begin(path, scope, failures, failing)
+        outage = self._widened(scope) or self.on(first.path)
+        if outage is None:
+            outage = self._begin(first.path, scope, failures, failing, first.since)
         in_portions([functools.partial(self._fleet.excuse, name) for name in accounts])
         for name in accounts:
-            kept = self._kept.pop(name)
-            self._touch(outage, name, path)
-            outage.failures += sum(draft.row.outcome is not Result.RECOVERED for draft in kept.drafts) - 1
-            if kept.drafts[-1].row.outcome is Result.RECOVERED:
-                self._of.pop(name, None)
-                outage.missing.pop(name, None)
-                outage.someone_is_back = True
+            self._take_in(outage, name, self._kept.pop(name))
         self._recorder.incident(outage.as_row(None, None))
         self._end_if_over(outage)
 
-    def _begin(self, path: str, scope: Scope, failures: list[Failure], failing: int) -> Outage:
+    def _take_in(self, outage: Outage, account: str, kept: _Kept) -> None:
+        last = kept.drafts[-1]
+        self._touch(outage, account, kept.path, last)
+        outage.failures += sum(draft.row.outcome is not Result.RECOVERED for draft in kept.drafts) - 1
+        if last.row.outcome is Result.RECOVERED:
+            del self._of[account], outage.missing[account]
+            since = self._clock.now() - last.row.at
+            outage.back = max(outage.back or outage.began, self._clock.monotonic() - since)
+
+    def _begin(self, path: str, scope: Scope, failures: list[Failure], failing: int, began: float) -> Outage:
         kinds = [failure.kind for failure in failures]
         commonest = max(kinds, key=kinds.count)
         failure = next(failure for failure in failures if failure.kind is commonest)
         said = f"{failing} accounts at once: {failure.evidence.message}"
         failure = replace(failure, scope=scope, evidence=replace(failure.evidence, message=said))
-        now, mono = self._clock.now(), self._clock.monotonic()
+        opened_at = self._wall(began)
         past = self._past.pop((scope, path, commonest), None)
-        if past is not None and mono - (past.ended or 0.0) <= self.stable_after:
-            outage = replace(
-                past, failure=failure, opened_at=now, began=mono, ended=None, someone_is_back=False
-            )
+        if past is not None and began - (past.ended or 0.0) <= self.stable_after:
+            outage = replace(past, failure=failure, opened_at=opened_at, began=began, back=None, ended=None)
         else:
-            outage = Outage(self._new_id(), scope, path, failure, now, mono)
+            outage = Outage(self._new_id(), scope, path, failure, opened_at, began)
         self._open.append(outage)
-        outage.row = self._say(outage, Result.RETRYING)
+        outage.row = self._say(outage, Result.RETRYING, began)
         return outage
+
+    def _settle(self, outage: Outage) -> None:
+        """Some are back: those whose path alone is still down have its trouble by now, and no longer everybody's."""
+        self._settling = None
+        if outage not in self._open or outage.scope is not Scope.FLEET:
+            return
+        if any(not self._fleet.is_down(path) for path in self._fleet.population()):
+            stuck: dict[str, list[str]] = defaultdict(list)
+            for name, missing in outage.missing.items():
+                if self._fleet.is_down(missing.path):
+                    stuck[missing.path].append(name)
+            for path, names in stuck.items():
+                self._hand_over(outage, path, names)
+        self._end_if_over(outage)
+        if outage in self._open:
+            self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settle, outage)
+
+    def _hand_over(self, outage: Outage, path: str, accounts: list[str]) -> None:
+        """These accounts' trouble is their path's now, or where they are few their own."""
+        drafts = {name: outage.missing.pop(name).draft for name in accounts}
+        for name in accounts:
+            del self._of[name]
+        known = {name: draft for name, draft in drafts.items() if draft is not None}
+        if len(known) < MANY:
+            for name, draft in known.items():
+                self._write(name, draft)
+            return
+        failures = [draft.failure for draft in known.values()]
+        theirs = self._begin(path, Scope.PATH, failures, len(known), self._clock.monotonic())
+        for name, draft in known.items():
+            self._touch(theirs, name, path, draft)
+        self._recorder.incident(theirs.as_row(None, None))
 
     def _widened(self, scope: Scope) -> Outage | None:
         """Where it has become everybody's: the outage of the first path, which takes those of the others in."""
@@ -376,9 +430,9 @@ class Outages:
             self._open.remove(other)
         return first
 
-    def _touch(self, outage: Outage, account: str, path: str) -> None:
+    def _touch(self, outage: Outage, account: str, path: str, draft: Draft) -> None:
         outage.failures += 1
-        outage.missing[account] = path
+        outage.missing[account] = _Missing(path, draft)
         self._seen[path].pop(account, None)
         self._of[account] = outage
         self._touched(outage, account)
@@ -398,19 +452,23 @@ class Outages:
         if outage.missing or outage.is_surge or outage not in self._open:
             return
         self._open.remove(outage)
-        outage.ended = self._clock.monotonic()
-        result = Result.RECOVERED if outage.someone_is_back else None
-        self._recorder.incident(outage.as_row(result, self._clock.now()))
+        outage.ended = self._clock.monotonic() if outage.back is None else outage.back
+        result = None if outage.back is None else Result.RECOVERED
+        self._recorder.incident(outage.as_row(result, self._wall(outage.ended)))
         if result is not None:
-            self._say(outage, result)
+            self._say(outage, result, outage.ended, outage.ended - outage.began)
         self._past[outage.scope, outage.path, outage.failure.kind] = outage
 
-    def _say(self, outage: Outage, result: Result) -> Row:
+    def _say(self, outage: Outage, result: Result, at: float, duration: float | None = None) -> Row:
         pen = Journal(None, self._recorder, self._clock, outage.path)
-        duration = self._clock.monotonic() - outage.began if result is Result.RECOVERED else None
         row = pen.draft(outage.failure, result, outage.action, incident=outage.id, duration=duration)
+        row = replace(row, at=self._wall(at))
         pen.write(row)
         return row
+
+    def _wall(self, mono: float) -> float:
+        """A monotonic time as a Unix time."""
+        return self._clock.now() - (self._clock.monotonic() - mono)
 
 
 def _may_be_shared(failure: Failure) -> bool:

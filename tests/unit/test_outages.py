@@ -131,7 +131,7 @@ async def test_many_on_one_path_are_one_incident_of_the_path(stage: Stage) -> No
         assert stage.last("o1").closed_at is None
         stage.recovers(name)
     assert stage.rows[1:] == [(None, Scope.PATH, Result.RECOVERED)]
-    assert stage.recorder.rows[-1].duration == pytest.approx(1.4)
+    assert stage.recorder.rows[-1].duration == pytest.approx(2.4)
     assert (stage.last("o1").outcome, stage.last("o1").failures) == (Result.RECOVERED, 10)
     assert {row.id for row in stage.recorder.incidents} == {"o1"}
     assert stage.outages.of("bot0") is None
@@ -160,6 +160,57 @@ async def test_all_paths_together_are_the_fleets(stage: Stage) -> None:
     assert stage.recorder.rows[0].action is Action.RECONNECT
     assert len(stage.last("o1").accounts) == 20
     assert stage.outages.on("de1") is stage.outages.on("nl3")
+
+
+@virtual
+async def test_a_reset_of_all_paths_is_one_incident_with_its_own_times(stage: Stage) -> None:
+    """All are back before it is judged: one row and its end, from the first failure to the last return."""
+    at = stage.clock.now()
+    for n in range(10):
+        stage.fails(f"bot{n}", refused(("de1", "nl3")[n % 2]))
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    for n in range(10):
+        stage.recovers(f"bot{n}")
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(2.0)
+    assert stage.rows == [(None, Scope.FLEET, Result.RETRYING), (None, Scope.FLEET, Result.RECOVERED)]
+    assert [row.at - at for row in stage.recorder.rows] == pytest.approx([0.0, 0.49], abs=1e-3)
+    assert stage.recorder.rows[1].duration == pytest.approx(0.49, abs=1e-3)
+    assert stage.last("o1").opened_at == pytest.approx(at, abs=1e-3)
+
+
+@virtual
+async def test_who_stays_away_alone_is_no_longer_everybodys_trouble(
+    recorder: FakeRecorder, clock: FakeClock
+) -> None:
+    """All paths were down, and two proxies stay so: the fleet's incident is over; one account's is its own, and many the path's."""
+    stage = Stage(recorder, clock, {"direct": 3, "de1": 1, "nl3": 3}, {"direct", "de1", "nl3"})
+    homes = {"a": "direct", "b": "direct", "c": "direct", "d": "de1", "e": "nl3", "f": "nl3", "g": "nl3"}
+    for name, path in homes.items():
+        stage.fails(name, refused(path))
+    await asyncio.sleep(5.0)
+    stage.down.remove("direct")
+    stage.recovers("a")
+    stage.recovers("b")
+    await asyncio.sleep(5.0)
+    assert len(recorder.rows) == 1
+    stage.recovers("c")
+    await asyncio.sleep(6.0)
+    own = refused().scope
+    assert stage.rows[1:] == [
+        ("d", own, Result.RETRYING),
+        (None, Scope.PATH, Result.RETRYING),
+        (None, Scope.FLEET, Result.RECOVERED),
+    ]
+    assert stage.last("o1").outcome is Result.RECOVERED
+    assert recorder.rows[-1].duration == pytest.approx(10.0)
+    assert stage.last("o2").accounts == ("e", "f", "g")
+    for name in "defg":
+        stage.recovers(name)
+    assert [row.account for row in recorder.rows[4:]] == ["d", None]
+    await asyncio.sleep(60.0)
+    assert len(recorder.rows) == 6
 
 
 @virtual
