@@ -277,8 +277,9 @@ async def test_every_fault_of_a_proxy(
             for case in cases:
                 case.bad.break_down(case.row.fault)
             await asyncio.sleep(OUTAGE)
+            status = fleet.sup.status()
             for case in cases:
-                case.hold(*_where(case, fleet))
+                case.hold(*_where(case, status))
             healed = time.monotonic()
             for case in cases:
                 await case.bad.heal()
@@ -302,10 +303,10 @@ async def test_every_fault_of_a_proxy(
     assert b64encode(":".join(LOGIN).encode()).decode() not in told
 
 
-def _where(case: Case, fleet: Fleet) -> tuple[bool, object]:
+def _where(case: Case, status: dict[str, Any]) -> tuple[bool, object]:
     """Where an account is during the outage: over the other proxy, or waiting for its own."""
-    account = fleet.account(case.account)
-    state = {path["name"]: path["state"] for path in fleet.sup.status()["paths"]}[case.home]
+    account = next(each for each in status["accounts"] if each["name"] == case.account)
+    state = {path["name"]: path["state"] for path in status["paths"]}[case.home]
     found = account["state"], account["path"], state
     # Of a link that went silent nobody knows whose fault it is: not before a new one has gone the same way.
     states = ("broken", "unused", "ok") if case.row.fault == Fault("tunnel", "hang") else ("broken",)
