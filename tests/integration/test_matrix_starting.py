@@ -726,7 +726,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     def play_row(row: Row) -> Callable[[], Awaitable[Story]]:
         return lambda: play(row, tmp_path_factory.mktemp("row"), dials)
 
-    rows = sorted(asked_for(request), key=lambda row: not row.full_scale)
+    rows = sorted(asked_for(request, ROWS), key=lambda row: not row.full_scale)
     with dials.counted():
         yield play_together({row.id: play_row(row) for row in rows})
 

@@ -394,7 +394,8 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         folder = tmp_path_factory.mktemp("row")
         return lambda: play_bot(row, folder) if isinstance(row, BotRow) else play_person(row, folder)
 
-    return play_together({row.id: play(row) for row in asked_for(request)})
+    rows: list[BotRow | PersonRow] = [*BOTS, *PEOPLE]
+    return play_together({row.id: play(row) for row in asked_for(request, rows)})
 
 
 @pytest.mark.parametrize("row", BOTS, ids=lambda row: row.id)

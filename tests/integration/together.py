@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from supervisor.core.failure import DEFAULT_POLICIES
 from supervisor.datacenter import Datacenter
 from tests.integration.watch import watched
+
+T = TypeVar("T")
 
 # The timings of a table's rows: a fifth of the defaults.
 FIFTH: dict[str, Any] = {
@@ -80,7 +82,8 @@ async def _play(rows: Mapping[str, Callable[[], Awaitable[Any]]]) -> Played:
     return played
 
 
-def asked_for(request: pytest.FixtureRequest) -> list[Any]:
-    """The rows of the module's tests that were chosen to run."""
+def asked_for(request: pytest.FixtureRequest, rows: Sequence[T]) -> list[T]:
+    """The rows of the module's tests that were chosen to run; all, where what is chosen is about all of them."""
     specs = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
-    return [each.params["row"] for each in specs if each is not None and "row" in each.params]
+    chosen = [each.params["row"] for each in specs if each is not None and "row" in each.params]
+    return chosen or list(rows)
