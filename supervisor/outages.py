@@ -267,8 +267,6 @@ class Outages:
             outage.missing.pop(account, None)
             outage.back = self._clock.monotonic()
             self._end_if_over(outage)
-            if outage.scope is Scope.FLEET and self._settling is None and outage in self._open:
-                self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settle, outage)
 
     def _failed(self, account: str, draft: Draft) -> None:
         path, now = draft.failure.evidence.path, self._clock.monotonic()
@@ -393,8 +391,6 @@ class Outages:
             for path, names in stuck.items():
                 self._hand_over(outage, path, names)
         self._end_if_over(outage)
-        if outage in self._open:
-            self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settle, outage)
 
     def _hand_over(self, outage: Outage, path: str, accounts: list[str]) -> None:
         """These accounts' trouble is their path's now, or where they are few their own."""
@@ -449,7 +445,11 @@ class Outages:
             self._recorder.incident(outage.as_row(None, None))
 
     def _end_if_over(self, outage: Outage) -> None:
-        if outage.missing or outage.is_surge or outage not in self._open:
+        if outage not in self._open or outage.is_surge:
+            return
+        if outage.missing:
+            if outage.back is not None and outage.scope is Scope.FLEET and self._settling is None:
+                self._settling = asyncio.get_running_loop().call_later(SETTLED, self._settle, outage)
             return
         self._open.remove(outage)
         outage.ended = self._clock.monotonic() if outage.back is None else outage.back

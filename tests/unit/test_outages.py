@@ -214,6 +214,21 @@ async def test_who_stays_away_alone_is_no_longer_everybodys_trouble(
 
 
 @virtual
+async def test_who_was_never_part_of_it_does_not_keep_it_open(
+    recorder: FakeRecorder, clock: FakeClock
+) -> None:
+    """Links are reset while one account's proxy is dead anyway: those that are back at once do not wait for that."""
+    stage = Stage(recorder, clock, {"direct": 2, "de1": 1}, {"de1"})
+    stage.fails("dead", refused("de1"))
+    for name in ("a", "b"):
+        stage.fails(name, refused("direct"))
+        stage.recovers(name)
+    await asyncio.sleep(12.0)
+    assert stage.last("o1").outcome is Result.RECOVERED
+    assert [row.account for row in recorder.rows] == [None, "dead", None]
+
+
+@virtual
 async def test_an_outage_of_a_path_can_become_everybodys(recorder: FakeRecorder, clock: FakeClock) -> None:
     """The other paths follow seconds later: the first outage is widened, the others' are taken into it."""
     stage = Stage(recorder, clock, {"de1": 4, "nl3": 4, "us2": 4})
