@@ -180,6 +180,10 @@ class OnlineCheck:
         return found
 
     async def _each(self, names: Iterable[str], work: Callable[[str], Awaitable[Finding]]) -> list[Finding]:
+        from supervisor.telegram.client import client_class
+
+        client_class()  # pyrogram's import holds the loop up for seconds, which are no step's
+
         async def one(name: str) -> Finding:
             async with self._places:
                 found = await work(name)
