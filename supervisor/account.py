@@ -356,7 +356,7 @@ class Account:
     def reported(self, evidence: Evidence) -> Failure:
         """A failure that somebody else's code has met: recorded, and acted on where it reaches beyond one call."""
         failure = classify(evidence, overrides=self.plan.overrides)
-        self.journal.row(failure, Result.RAISED, Action.FAIL)
+        self.journal.write(self.journal.draft(failure, Result.RAISED, Action.FAIL))
         if evidence.source is Source.RPC and failure.scope is not Scope.CALL:
             self.call_failed(failure)
         return failure
@@ -392,7 +392,7 @@ class Account:
         self._life = replace(
             self._life, state=State.FAILED, since=self._clock.now(), retry_at=None, last_failure=failure
         )
-        self.journal.row(failure, Result.FAILED, Action.FAIL)
+        self.journal.write(self.journal.draft(failure, Result.FAILED, Action.FAIL))
         incident = self._life.incident
         if incident is not None and incident.is_open:
             now, mono = self._clock.now(), self._clock.monotonic()
@@ -537,7 +537,7 @@ class Account:
         self.code_failed(self._evidence_of_code(error, step="main", path=self.journal.path))
 
     def _raised(self, failure: Failure, count: int) -> None:
-        self.journal.row(failure, Result.RAISED, Action.FAIL, count=count)
+        self.journal.write(self.journal.draft(failure, Result.RAISED, Action.FAIL, count=count))
 
     # --- the record -----------------------------------------------------------------------------------
 

@@ -359,16 +359,18 @@ class Calls:
         *,
         duration: float | None = None,
     ) -> None:
-        self._journal.row(
-            failure,
-            result,
-            decision.remedy.action,
-            method=call.method,
-            incident=call.incident,
-            attempt=decision.attempt,
-            delay=decision.delay,
-            duration=duration,
-            of=decision.of,
+        self._journal.write(
+            self._journal.draft(
+                failure,
+                result,
+                decision.remedy.action,
+                method=call.method,
+                incident=call.incident,
+                attempt=decision.attempt,
+                delay=decision.delay,
+                duration=duration,
+                of=decision.of,
+            )
         )
 
     def _save_incident(self, call: _Call, result: Result) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import functools
 import logging
 import os
@@ -18,11 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from supervisor import actions, garbage, openfiles, signals, stalls, systemd
-from supervisor.account import Account
 from supervisor.assembly import Assembly
 from supervisor.config.load import load
 from supervisor.config.model import DIRECT, Config
-from supervisor.config.words import did_you_mean
 from supervisor.control.protocol import ControlError
 from supervisor.control.server import ROUTES, ControlServer, Route
 from supervisor.core.classify import classify
@@ -35,6 +32,7 @@ from supervisor.logins import Logins
 from supervisor.notify.notifier import Notifier, Surroundings
 from supervisor.notify.overheard import Overheard
 from supervisor.notify.trial import try_out
+from supervisor.orders import Orders
 from supervisor.pool import Pool
 from supervisor.ports import AccountSnapshot, Recorder, RecoveryContext
 from supervisor.record.lock import StateLock
@@ -75,6 +73,7 @@ class Supervisor:
         self._started = time.monotonic()
         self._assembly: Assembly
         self._pool: Pool
+        self._orders: Orders
         self._store: Store
         self._recorder: Recorder  # the store, overheard by the notifier
         self._texts: Texts
@@ -142,6 +141,7 @@ class Supervisor:
             dispatcher=actions.Dispatcher(actions.registered.merged(actions.builtin()), self._callback_broke),
         )
         self._pool = Pool(build, self.config.accounts)
+        self._orders = Orders(self._pool, self._turn)
         around = Surroundings(self._assembly.paths.snapshots, self._unrecorded, self._online)
         enter.push_async_callback(self._notifier.stop)
         await self._notifier.start(around, self._recorder, self._pool.snapshots())
@@ -169,7 +169,7 @@ class Supervisor:
         fleet = Journal(None, self._recorder, self._clock, DIRECT)
 
         def stalled(evidence: Evidence) -> None:
-            fleet.row(classify(evidence), Result.RAISED, Action.FAIL)
+            fleet.write(fleet.draft(classify(evidence), Result.RAISED, Action.FAIL))
 
         self._stack.enter_context(stalls.watched(stalled))
         self._stack.enter_context(garbage.bounded())
@@ -313,18 +313,18 @@ class Supervisor:
         Raises:
             ControlError: there is no such account; then nothing is done.
         """
-        return await self._order(accounts, self._pool.pause, lambda state: state is not State.PAUSED)
+        return await self._orders.pause(accounts)
 
     async def resume(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Bring paused accounts online again (ports.Control); see `pause`."""
-        return await self._order(accounts, self._pool.resume, lambda state: state is State.PAUSED)
+        return await self._orders.resume(accounts)
 
     async def retry(self, accounts: Sequence[str]) -> list[dict[str, Any]]:
         """Try accounts now, and forget that they were limited (ports.Control); see `pause`.
 
         Those that are paused stay so: somebody wanted it.
         """
-        return await self._order(accounts, self._pool.retry, lambda state: state is not State.PAUSED)
+        return await self._orders.retry(accounts)
 
     async def rotate(self, accounts: Sequence[str], to: str | None = None) -> list[dict[str, Any]]:
         """Move accounts to another proxy of theirs now, their calls held meanwhile (ports.Control).
@@ -336,49 +336,7 @@ class Supervisor:
         Raises:
             ControlError: there is no such account, or no such way for one of them; then nothing is done.
         """
-        async with self._turn:
-            chosen = [self._pool.accounts[name] for name in self._named(accounts)]
-            before = {account.name: account.path for account in chosen}
-            for account in chosen:
-                _check_way(account, to)
-            for account in chosen:
-                if account.path != to:
-                    account.rotate(to)
-                    log.info("%s: moves from %s to %s", account.name, before[account.name], account.path)
-            await asyncio.gather(*(account.heeded() for account in chosen))
-        return [
-            {
-                "name": account.name,
-                "state": account.state.value,
-                "changed": account.path != before[account.name],
-                "path": account.path,
-                "before": before[account.name],
-            }
-            for account in chosen
-        ]
-
-    async def _order(
-        self, asked: Sequence[str], give: Callable[[str], None], concerns: Callable[[State], bool]
-    ) -> list[dict[str, Any]]:
-        async with self._turn:
-            chosen = [self._pool.accounts[name] for name in self._named(asked)]
-            told = {account.name for account in chosen if concerns(account.state)}
-            for name in told:
-                give(name)
-            await asyncio.gather(*(account.heeded() for account in chosen))
-        return [
-            {"name": account.name, "state": account.state.value, "changed": account.name in told}
-            for account in chosen
-        ]
-
-    def _named(self, asked: Sequence[str]) -> list[str]:
-        known = list(self._pool.accounts)
-        for pattern in asked:
-            if not fnmatch.filter(known, pattern):
-                what = "matches" if any(sign in pattern for sign in "*?[") else "is called"
-                text = f'no account {what} "{pattern}"{did_you_mean(pattern, known)}'
-                raise ControlError("unknown_account", text, context={"account": pattern}, status=404)
-        return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in asked)]
+        return await self._orders.rotate(accounts, to)
 
     async def login(self, account: str, step: str, text: str) -> Mapping[str, Any]:
         """Take one step of signing a user account in (ports.Control); see `logins.Logins.step`.
@@ -447,24 +405,6 @@ class Supervisor:
             finally:
                 logins.close()
                 await self._assembly.shutdown_links()
-
-
-def _check_way(account: Account, to: str | None) -> None:
-    """Refuse to move an account where it may not, or cannot, go."""
-    name, own = account.name, account.plan.candidates
-    context = {"account": name, "proxies": list(own)}
-    if to is not None and to not in own:
-        may = f"accounts.{name}.proxy names {', '.join(own)}" if own else f"{name} has no proxy configured"
-        text = f'{name} may not use "{to}": {may}{did_you_mean(to, own)}'
-        raise ControlError("unknown_proxy", text, context=context, status=409)
-    if account.path == to or account.ways(to):
-        return
-    others = [to] if to is not None else [proxy for proxy in own if proxy != account.path]
-    if others:
-        text = f"{name}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} broken; it stays on {account.path}"
-        raise ControlError("no_other_path", text, retryable=True, context=context, status=409)
-    text = f"{name}: there is no other proxy for it than {account.path}; give accounts.{name}.proxy a pool or a list"
-    raise ControlError("no_other_path", text, context=context, status=409)
 
 
 def logins_alone(config: Config) -> AbstractAsyncContextManager[Logins]:

@@ -57,36 +57,6 @@ class Journal:
         self.path = path
         self.last = last
 
-    def row(
-        self,
-        failure: Failure,
-        result: Result,
-        action: Action,
-        *,
-        method: str | None = None,
-        incident: str | None = None,
-        attempt: int = 0,
-        delay: float = 0.0,
-        duration: float | None = None,
-        count: int = 1,
-        of: int = 0,
-    ) -> None:
-        """Write one row, and a line in the log; see `draft`."""
-        self.write(
-            self.draft(
-                failure,
-                result,
-                action,
-                method=method,
-                incident=incident,
-                attempt=attempt,
-                delay=delay,
-                duration=duration,
-                count=count,
-                of=of,
-            )
-        )
-
     def draft(
         self,
         failure: Failure,

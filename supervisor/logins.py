@@ -390,7 +390,7 @@ class Logins:
 
     def _record(self, half: _Half, failure: Failure) -> None:
         journal = Journal(half.seat.name, self._recorder, self._clock, failure.evidence.path)
-        journal.row(failure, Result.RAISED, Action.FAIL)
+        journal.write(journal.draft(failure, Result.RAISED, Action.FAIL))
 
     # --- waits and the budget -------------------------------------------------------------------------
 

@@ -252,7 +252,7 @@ class Notifier:
 
     def _sink_failed(self, name: str, why: str) -> None:
         seen = Evidence(Source.CODE, f"{name}: {why}", step=f"notify {name}")
-        self._journal.row(classify(seen), Result.RAISED, Action.FAIL)
+        self._journal.write(self._journal.draft(classify(seen), Result.RAISED, Action.FAIL))
 
 
 def _is_of_itself(desk: str, news: News) -> bool:

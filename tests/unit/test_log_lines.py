@@ -19,7 +19,7 @@ LOST = Evidence(Source.SOCKET, "connection reset", cause=("ConnectionResetError:
 def failed(result: Result, evidence: Evidence = LOST, **more: Any) -> FakeRecorder:
     recorder = FakeRecorder()
     journal = Journal("bot", recorder, FakeClock(), "direct")
-    journal.row(classify(evidence), result, Action.RECONNECT, **more)
+    journal.write(journal.draft(classify(evidence), result, Action.RECONNECT, **more))
     return recorder
 
 
