@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -79,6 +80,36 @@ def _good_rows(connection: sqlite3.Connection, batch: Batch) -> None:
         connection.execute("RELEASE one_row")
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Something to be read, and who waits for it."""
+
+    function: Callable[[sqlite3.Connection], Any]
+    found: asyncio.Future[Any]
+
+
+def _read_all(connection: sqlite3.Connection, wanted: Iterable[_Read]) -> list[Any]:
+    """What each has found, or has met."""
+    return [_tried(read, connection) for read in wanted]
+
+
+def _tried(read: _Read, connection: sqlite3.Connection) -> Any:
+    try:
+        return read.function(connection)
+    except Exception as error:  # noqa: BLE001 - whoever wanted it gets it
+        return error
+
+
+def _answer(wanted: Iterable[_Read], found: Iterable[Any]) -> None:
+    for read, one in zip(wanted, found, strict=True):
+        if read.found.done():  # nobody waits for it any longer
+            continue
+        if isinstance(one, Exception):
+            read.found.set_exception(one)
+        else:
+            read.found.set_result(one)
+
+
 class Writer:
     """The queue of changes to one database, and its thread. Lives in one event loop.
 
@@ -101,6 +132,8 @@ class Writer:
         self._queued = 0  # changes queued so far; `_written` of them are on disk
         self._written = 0
         self._running: asyncio.Future[None] | None = None
+        self._wanted: list[_Read] = []  # reads that have not begun
+        self._reading = False
         self._timer: asyncio.Handle | None = None
         self._timer_is_now = False
         self._error: StorageBroken | None = None
@@ -148,11 +181,33 @@ class Writer:
             StorageBroken: the database is closed, or cannot be read.
         """
         if self._closed:
-            raise StorageBroken(self._path, "is closed: the daemon is stopping")
+            raise self._is_closed()
+        wanted = _Read(function, self._loop.create_future())
+        self._wanted.append(wanted)
+        if not self._reading:
+            self._read()
         try:
-            return await self._loop.run_in_executor(self._executor, function, self._connection)
+            found: T = await wanted.found
         except sqlite3.Error as error:
             raise broken(self._path, error) from error
+        return found
+
+    def _read(self) -> None:
+        """Read for all who want something: while the thread does, others come, and are served together by the next turn."""
+        wanted, self._wanted = self._wanted, []
+        self._reading = bool(wanted)
+        if self._closed:
+            _answer(wanted, [self._is_closed()] * len(wanted))
+        elif wanted:
+            reading = self._loop.run_in_executor(self._executor, _read_all, self._connection, wanted)
+            reading.add_done_callback(lambda reading: self._have_read(wanted, reading))
+
+    def _have_read(self, wanted: list[_Read], reading: asyncio.Future[list[Any]]) -> None:
+        _answer(wanted, [self._is_closed()] * len(wanted) if reading.cancelled() else reading.result())
+        self._read()
+
+    def _is_closed(self) -> StorageBroken:
+        return StorageBroken(self._path, "is closed: the daemon is stopping")
 
     async def close(self) -> None:
         """Write what is queued, and close the connection, whatever happens.

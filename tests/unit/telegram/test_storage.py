@@ -980,3 +980,73 @@ async def test_kill_9_loses_nothing_that_was_said_to_be_on_disk(path: Path) -> N
         assert set(wanted) <= {*keys, key}
         await db.close()
         assert disk(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+# --- reads that come together ---------------------------------------------------------------------------
+
+
+async def test_reads_that_come_together_share_a_turn_of_the_thread(db: SessionsDb) -> None:
+    """Each gets what it wanted, or what it has met; a thousand accounts that start are not a thousand turns."""
+    turns = 0
+    executor = db.writer._executor
+
+    class Counting:
+        def submit(self, *given: Any) -> Any:
+            nonlocal turns
+            turns += 1
+            return executor.submit(*given)
+
+    def numbered(n: int) -> Callable[[sqlite3.Connection], int]:
+        def read(connection: sqlite3.Connection) -> int:
+            if n % 10 == 3:
+                raise ValueError(n)
+            return int(connection.execute("SELECT ?", (n,)).fetchone()[0])
+
+        return read
+
+    db.writer._executor = Counting()  # type: ignore[assignment]
+    try:
+        found = await asyncio.gather(
+            *(db.writer.read(numbered(n)) for n in range(100)), return_exceptions=True
+        )
+    finally:
+        db.writer._executor = executor
+    assert turns <= 3
+    for n, each in enumerate(found):
+        assert isinstance(each, ValueError) if n % 10 == 3 else each == n
+
+
+async def test_a_read_that_sqlite_refuses_is_told_to_its_reader_alone(db: SessionsDb) -> None:
+    """The others of its turn notice nothing."""
+
+    def selecting(what: str) -> Callable[[sqlite3.Connection], Any]:
+        return lambda connection: connection.execute(f"SELECT {what}").fetchone()
+
+    reads = (db.writer.read(selecting(what)) for what in ("nothing", "1"))
+    wrong, right = await asyncio.gather(*reads, return_exceptions=True)
+    assert isinstance(wrong, StorageBroken)
+    assert right == (1,)
+
+
+async def test_a_reader_that_is_called_off_holds_nobody_up(db: SessionsDb) -> None:
+    """Its turn is used by the others."""
+    gone = asyncio.create_task(db.writer.read(lambda connection: connection.execute("SELECT 1").fetchone()))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(db.writer.read(lambda connection: 2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await waiting == 2
+    assert await db.writer.read(lambda _connection: 3) == 3
+
+
+async def test_reads_that_wait_at_the_end_are_refused(path: Path) -> None:
+    """Nobody waits for ever for a file that is closed."""
+    db = await SessionsDb.open(path)
+    first = asyncio.create_task(db.writer.read(lambda _connection: time.sleep(0.1)))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(db.writer.read(lambda _connection: 1))
+    await asyncio.sleep(0)
+    await db.close()
+    await first
+    with pytest.raises(StorageBroken, match="is closed"):
+        await late
