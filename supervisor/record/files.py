@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from supervisor.record.migrations import migrate, version
 
@@ -22,6 +23,16 @@ _NEW_FILE = "PRAGMA auto_vacuum = INCREMENTAL"
 # loses nothing; after a power cut the file is whole, but commits since the last checkpoint (seconds to minutes)
 # may be gone. FULL would cost an fsync for each commit, on which every held call would wait.
 PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA journal_size_limit = 67108864")
+
+
+def uri(path: Path, mode: str) -> str:
+    """The file as SQLite opens it in a mode of its own, as ``ro`` or ``rw``: neither makes it where it is gone.
+
+    Args:
+        path: the file.
+        mode: https://www.sqlite.org/uri.html#urimode.
+    """
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
 
 
 def prepare(path: Path) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from supervisor.core.failure import Kind
 from supervisor.errors import SupervisorError
 from supervisor.ports import AccountSnapshot, PathSnapshot, Saved
 from supervisor.record import rows
+from supervisor.record.files import uri
 from supervisor.record.migrations import PATHS_SINCE, check_not_newer, put_aside, version
 from supervisor.record.rollups import SPAN
 
@@ -271,8 +271,7 @@ def resolve(path: Path, row_id: int, now: float) -> bool:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
-    db = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None)
+    db = sqlite3.connect(uri(path, mode), uri=True, timeout=_BUSY, isolation_level=None)
     db.row_factory = sqlite3.Row
     return db
 

@@ -56,6 +56,7 @@ class StoreSettings:
         retention_days: how long rows are kept.
         batch_seconds: the longest that a row waits for others to share its transaction.
         max_rows: how many rows may wait one by one, and how many merged ones beyond them.
+        between_saves: seconds from one transaction's beginning to the next one's, where somebody waits for it.
         heartbeat: seconds between two signs of life in the file.
         retry_seconds: seconds between two tries while the file cannot be written.
         is_daemon: whether a daemon writes, whose life `status` tells; another command's is nobody's business.
@@ -64,6 +65,7 @@ class StoreSettings:
     retention_days: int = 30
     batch_seconds: float = 0.1
     max_rows: int = 10_000
+    between_saves: float = 0.02
     heartbeat: float = 10.0
     retry_seconds: float = 1.0
     is_daemon: bool = True
@@ -90,8 +92,9 @@ class Store:
         self._lanes = rollups.Lanes()
         self._stuck: Batch | None = None  # could not be written; goes first
         self._failing_since: float | None = None  # monotonic
-        self._last_write = time.monotonic()
+        self._last_write = self._last_flush = time.monotonic()
         self._waiters: list[asyncio.Future[None]] = []
+        self._save_at: asyncio.TimerHandle | None = None  # when they are due
         self._newest: dict[str | None, tuple[int, Entry]] = {}  # account -> its newest failure
         self._started_at = now()
         self._trim_at = time.monotonic() + 1.0
@@ -212,7 +215,12 @@ class Store:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._hurry.set()
+        # Where many save at once, as a fleet that starts, they share transactions.
+        early = self._last_flush + self._settings.between_saves - time.monotonic()
+        if early <= 0:
+            self._hurry.set()
+        elif self._save_at is None:
+            self._save_at = asyncio.get_running_loop().call_later(early, self._hurry.set)
         await waiter
 
     async def _run(self) -> None:
@@ -241,8 +249,12 @@ class Store:
 
     async def _flush(self) -> None:
         """Write what could not be written before, then what waits."""
+        self._last_flush = time.monotonic()
         self._work.clear()
         self._hurry.clear()
+        if self._save_at is not None:
+            self._save_at.cancel()
+            self._save_at = None
         if self._stuck is not None and not await self._deliver(self._stuck, []):
             return
         waiters, self._waiters = self._waiters, []

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from supervisor.record import rollups
+from supervisor.record.files import uri
 from supervisor.record.migrations import put_aside
 from supervisor.record.rollups import DAY, KEPT, PART, SPAN, UNTIMED
 from supervisor.record.rows import FAILURE_COLUMNS
@@ -73,7 +74,7 @@ class Takeover:
 
 def _take(path: Path, lanes: rollups.Lanes, now: float) -> int:
     """Take a slice over; give about how many rows are left, 0 where nothing is."""
-    with closing(sqlite3.connect(path, timeout=_BUSY, isolation_level=None)) as db:
+    with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=_BUSY, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = NORMAL")
         rollups.teach(db)
         table, days = put_aside(db), _has_days(db)

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -451,3 +452,29 @@ def _prepared(path: Path) -> sqlite3.Connection:
 def query_write(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(statement)
+
+
+async def test_many_who_save_at_once_share_transactions(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet that starts saves thousands of times within seconds: no more often than every 20 ms."""
+    transactions = 0
+    write = Store._write
+
+    async def counted(self: Store, batch: Any) -> None:
+        nonlocal transactions
+        transactions += 1
+        await write(self, batch)
+
+    monkeypatch.setattr(Store, "_write", counted)
+    async with Store.open(db) as store:
+        await asyncio.sleep(0.05)
+        begun, transactions = time.monotonic(), 0
+
+        async def save(number: int) -> None:
+            for state in (State.STARTING, State.ONLINE):
+                await asyncio.sleep(number * 0.005)
+                await store.save_account(account(f"bot{number}", state))
+
+        await asyncio.gather(*(save(number) for number in range(100)))
+        took = time.monotonic() - begun
+    assert transactions <= took / 0.02 + 2
+    assert query(db, "SELECT count(*) FROM accounts") == [(100,)]
