@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -35,7 +36,7 @@ class Rounds:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use `of`."""
         self._loop = loop
-        self._due: dict[int, list[Vigil]] = {}
+        self._due: dict[int, dict[Vigil, None]] = {}  # sets that know their order
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Rounds:
@@ -46,21 +47,26 @@ class Rounds:
         return found
 
     def enter(self, due: float, vigil: Vigil) -> int:
-        """Have a vigil look when `due` has come; give the number of the tick, with which it is then called."""
+        """Have a vigil look when `due` has come; give the number of the tick in which that is."""
         tick = math.ceil(due / TICK)
         if tick not in self._due:
-            self._due[tick] = []
+            self._due[tick] = {}
             self._loop.call_at(tick * TICK, self._go, tick)
-        self._due[tick].append(vigil)
+        self._due[tick][vigil] = None
         return tick
 
+    def leave(self, tick: int, vigil: Vigil) -> None:
+        """It is not to look in that tick any more; nothing of it is kept."""
+        self._due.get(tick, {}).pop(vigil, None)
+
     def _go(self, tick: int) -> None:
-        vigils = self._due[tick]
-        now, self._due[tick] = vigils[:AT_ONCE], vigils[AT_ONCE:]
-        if self._due[tick]:
+        vigils = self._due.pop(tick)
+        now = list(islice(vigils, AT_ONCE))
+        for vigil in now:
+            del vigils[vigil]
+        if vigils:
+            self._due[tick] = vigils
             self._loop.call_soon(self._go, tick)
-        else:
-            del self._due[tick]
         for vigil in now:
             try:
                 vigil.look(tick)
@@ -125,6 +131,7 @@ class Vigil:
 
     def stop(self) -> None:
         """End the watch."""
+        self._rounds.leave(self._tick, self)
         self._tick = 0
 
     def asked(self) -> None:
@@ -138,14 +145,14 @@ class Vigil:
         return was
 
     def _look_in(self, seconds: float) -> None:
+        self._rounds.leave(self._tick, self)
         self._due = self._loop.time() + seconds
         self._tick = self._rounds.enter(self._due, self)
 
     def look(self, tick: int) -> None:
-        """It is time to look, unless something else was arranged since."""
+        """It is time to look, unless a look before this one, in the same tick, has changed that."""
         if tick != self._tick:
             return
-        self._tick = 0
         now = self._loop.time()
         if now - self._due > STALL:
             self._look_in(CATCH_UP)  # we stood still, not the link: read what has come before judging

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from supervisor.telegram.pulse import Pulse
@@ -16,6 +19,7 @@ class Link:
     write_buffer_size = 0
     owed_since: float | None = None
     answers = False
+    end: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -29,6 +33,7 @@ class Link:
         )  # fmt: skip
 
     def note(self, what: str) -> None:
+        self.end()
         self.seen.append((what, round(self.loop.time() - self.begun, 3)))
         if self.answers:
             self.loop.call_later(0.01, self.hear)
@@ -97,3 +102,23 @@ async def test_many_links_share_a_timer_and_none_harms_another(caplog: Any) -> N
     assert all(link.seen == [("ping", 5.0)] for link in links[1:])
     assert len(passes) >= 8
     assert "a link could not be looked at" in caplog.text
+
+
+@virtual
+async def test_a_watch_that_is_over_keeps_nothing() -> None:
+    """What a link leaves behind is free at once, not when its next look would have come."""
+    link = Link()
+    gone = weakref.ref(link)  # its vigil's outbox
+    link.vigil.stop()
+    del link
+    gc.collect()
+    assert gone() is None
+
+
+@virtual
+async def test_a_look_that_ends_another_watch_of_its_tick_spares_that_link() -> None:
+    """It is not looked at any more, although its turn was about to come."""
+    first, second = Link(), Link()
+    first.end = second.vigil.stop
+    await asyncio.sleep(60)
+    assert second.seen == []
