@@ -13,8 +13,8 @@ from supervisor.ports import Clock
 
 # Who asks within so many seconds of another goes before or after that one by chance: seconds.
 SHUFFLED = 1.0
-# So much too late is a stall: seconds.
-STALL = 0.05
+# Later than a timer of the event loop may be is a stall: seconds.
+STALL = 0.001
 # Sooner than this is now: a timer is not finer.
 _NOW = 1e-6
 
