@@ -6,12 +6,12 @@ import asyncio
 import functools
 import hashlib
 import random
-import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from supervisor import seats, specs
+from supervisor import randomness, seats, specs
 from supervisor.account import Account, AccountPlan
 from supervisor.attempts import SIGN_IN
 from supervisor.calls import Calls
@@ -47,6 +47,8 @@ from supervisor.waves import Waves
 if TYPE_CHECKING:
     from supervisor.telegram.link import TelegramLink
 
+_OfAccount = TypeVar("_OfAccount", FloodRow, IncidentRow, SignIn)
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
@@ -71,6 +73,9 @@ class Assembly:
         """
         self._config = config
         self._saved = saved
+        self._sign_ins = _by_account(saved.sign_ins)
+        self._floods = _by_account(saved.floods)
+        self._incidents = _by_account(saved.incidents)
         self._store = store
         self._db = db
         self._clock = clock
@@ -156,8 +161,8 @@ class Assembly:
         accounts = {other: row for other, row in self._saved.accounts.items() if other != name}
         if stays and left.before is not None:
             accounts[name] = left.before
-        incidents = [row for row in self._saved.incidents if row.account != name]
-        self._saved = replace(self._saved, accounts=accounts, incidents=incidents)
+        self._incidents.pop(name, None)
+        self._saved = replace(self._saved, accounts=accounts)
         if not is_continued:
             if left.incident is not None and left.incident.is_open:
                 now, mono = self._clock.now(), self._clock.monotonic()
@@ -253,10 +258,7 @@ class Assembly:
 
         name, config = configured.name, self._config
         gate = Gate(name, self._store, self._clock, self._limits(configured), queries.flood_wait)
-        floods = [
-            Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name
-        ]
-        gate.ledger = restore(floods, self._clock.now(), self._clock.monotonic())
+        gate.ledger = self._restored(name)
         return Calls(
             name,
             gate,
@@ -301,11 +303,11 @@ class Assembly:
 
     def _plan(self, configured: AccountConfig, ended: _Ended | None) -> AccountPlan:
         name = configured.name
-        opened = [row for row in self._saved.incidents if row.account == name and row.closed_at is None]
+        opened = [row for row in self._incidents.get(name, ()) if row.closed_at is None]
         plan = AccountPlan(
             name=name,
             main=configured.main,
-            sign_ins=tuple(s.at for s in self._saved.sign_ins if s.account == name),
+            sign_ins=self._past_sign_ins(name),
             before=self._saved.accounts.get(name),
             incident=_incident(opened[-1], self._clock) if opened else None,
             **self._rules(configured),
@@ -315,6 +317,15 @@ class Assembly:
         left = ended.plan
         before = replace(left.before, name=name) if left.before is not None else plan.before
         return replace(plan, before=before, incident=left.incident, sign_ins=left.sign_ins)
+
+    def _past_sign_ins(self, name: str) -> tuple[float, ...]:
+        return tuple(sign_in.at for sign_in in self._sign_ins.get(name, ()))
+
+    def _restored(self, name: str) -> Ledger:
+        """The waits that Telegram has demanded of an account in earlier runs."""
+        rows = self._floods.get(name, ())
+        floods = [Flood(row.method, row.peer, row.seen_at, row.seconds) for row in rows]
+        return restore(floods, self._clock.now(), self._clock.monotonic())
 
     @property
     def _sign_in_budget(self) -> SignInBudget:
@@ -353,16 +364,11 @@ class Assembly:
 
     def lone_bot(self, name: str) -> seats.LoneBot:
         """A bot that no daemon runs, as a sign-in needs it."""
-        configured, now, mono = self._config.accounts[name], self._clock.now(), self._clock.monotonic()
+        configured, mono = self._config.accounts[name], self._clock.monotonic()
         link = self._lone_link(configured)
-        past = tuple(s.at for s in self._saved.sign_ins if s.account == name)
+        past = self._past_sign_ins(name)
         ration = SignInRation(name, self._sign_in_budget, past, self._store, self._clock)
-        floods = [
-            Flood(f.method, f.peer, f.seen_at, f.seconds) for f in self._saved.floods if f.account == name
-        ]
-        return seats.LoneBot(
-            configured, link, ration, restore(floods, now, mono).remaining(SIGN_IN, None, mono)
-        )
+        return seats.LoneBot(configured, link, ration, self._restored(name).remaining(SIGN_IN, None, mono))
 
     def _lone_link(self, configured: AccountConfig) -> TelegramLink:
         from supervisor.telegram.link import TelegramLink
@@ -388,6 +394,13 @@ class Assembly:
         """Close the links of accounts that nobody runs; an account closes its own."""
         for link in self._links.values():
             await link.shutdown()
+
+
+def _by_account(rows: Iterable[_OfAccount]) -> dict[str | None, list[_OfAccount]]:
+    found: dict[str | None, list[_OfAccount]] = defaultdict(list)
+    for row in rows:
+        found[row.account].append(row)
+    return dict(found)
 
 
 def _path_limits(config: Config) -> PathLimits:
@@ -419,4 +432,4 @@ def _incident(row: IncidentRow, clock: Clock) -> Incident:
 
 
 def _new_id() -> str:
-    return secrets.token_hex(6)
+    return randomness.take(6).hex()

@@ -140,7 +140,8 @@ class Supervisor:
             self._assembly.account,
             dispatcher=actions.Dispatcher(actions.registered.merged(actions.builtin()), self._callback_broke),
         )
-        self._pool = Pool(build, self.config.accounts)
+        with garbage.unsearched():
+            self._pool = Pool(build, self.config.accounts)
         self._orders = Orders(self._pool, self._turn)
         around = Surroundings(self._assembly.paths.snapshots, self._unrecorded, self._online)
         enter.push_async_callback(self._notifier.stop)

@@ -39,6 +39,18 @@ def bounded() -> Iterator[None]:
             gc.unfreeze()
 
 
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """No searches inside the ``with``: nothing that is made there will be garbage soon."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class _Search:
     """Takes the time of each full search (https://docs.python.org/3/library/gc.html#gc.callbacks)."""
 

@@ -64,3 +64,29 @@ def test_what_somebody_else_has_frozen_stays_frozen() -> None:
     with garbage.bounded():
         pass
     assert gc.get_freeze_count() > 0
+
+
+def test_nothing_is_searched_while_accounts_are_built() -> None:
+    """What is made then is no garbage; what is garbage is found after it, unless nobody ever searched."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(10, 1, 1)
+    searches: list[str] = []
+
+    def count(phase: str, _info: dict[str, int]) -> None:
+        searches.append(phase)
+
+    gc.callbacks.append(count)
+    try:
+        with garbage.unsearched():
+            alive = [[number] for number in range(1000)]
+            assert searches == []
+        alive += [[number] for number in range(1000)]
+        assert searches
+        gc.disable()
+        with garbage.unsearched():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.callbacks.remove(count)
+        gc.set_threshold(*thresholds)
+        gc.enable()
