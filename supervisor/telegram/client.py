@@ -24,8 +24,8 @@ from supervisor.telegram.queries import new_random_id
 
 # How long a handler may go on after its account was told to stop. Seconds.
 HANDLER_GRACE = 3.0
-# How long updates wait for handlers to be added, and how often it is looked whether there are any. Seconds.
-HANDLERS_COME, LOOKS = 0.3, 10
+# How long updates wait for more handlers after the first, and how long for the first. Seconds.
+MORE_COME, FIRST_COMES = 0.3, 3.0
 
 
 class SupervisedElsewhere(SupervisorError):
@@ -177,6 +177,8 @@ class Supervised:
     def add_handler(self, handler: Any, group: int = 0) -> Any:
         """Add a handler as the library does; what it raises stays inside its account (handlers.py)."""
         super().add_handler(self.handler_watch.contained(handler), group)  # type: ignore[misc]
+        if self._opening is not None:
+            self._open_within(MORE_COME)
         return handler, group
 
     def remove_handler(self, handler: Any, group: int = 0) -> None:
@@ -201,17 +203,22 @@ class Supervised:
         self.load_plugins()
         await self.dispatcher.start()
         self.is_initialized = True
-        self._opening = asyncio.get_running_loop().call_later(HANDLERS_COME, self._open_inbox, 1)
+        self._open_within(MORE_COME if any(self.dispatcher.groups.values()) else FIRST_COMES)
 
-    def _open_inbox(self, looks: int) -> None:
+    def _open_within(self, seconds: float) -> None:
         """Let in what was missed while the account was away, once somebody is there to handle it.
 
         `main` adds its handlers with its first steps, and a library's user after `await supervisor.client(…)`.
         """
-        if any(self.dispatcher.groups.values()) or looks == LOOKS:
-            self.dispatcher.updates_queue.open()
-        else:
-            self._opening = asyncio.get_running_loop().call_later(HANDLERS_COME, self._open_inbox, looks + 1)
+        loop = asyncio.get_running_loop()
+        if self._opening is not None:
+            seconds = min(seconds, self._opening.when() - loop.time())
+            self._opening.cancel()
+        self._opening = loop.call_later(seconds, self._open_inbox)
+
+    def _open_inbox(self) -> None:
+        self._opening = None
+        self.dispatcher.updates_queue.open()
 
     async def end(self) -> None:
         """Let handlers finish for `HANDLER_GRACE` seconds, then cancel them; free the threads."""
