@@ -263,13 +263,12 @@ class ForeignLink:
         self._path = path
         self._renew_loss()
         try:
-            salt = None
+            salt = 0
             if not self._key:
                 made = await create_auth_key(wire, public_keys=self._ways.public_keys(), timeout=timeout)
                 self._key, salt = made.key, made.server_salt
-            await session.open(
-                wire, route, Credentials(self._key, self._ways.api_id, authorized=False), salt=salt
-            )
+            credentials = Credentials(self._key, self._ways.api_id, authorized=False, salt=salt)
+            await session.open(wire, route, credentials)
         except BaseException:
             wire.abort()
             raise

@@ -174,6 +174,8 @@ class TelegramLink:
     async def shutdown(self) -> None:
         """Stop handlers, connection and storage; within a few seconds whatever they do."""
         if self._session is not None:
+            if self._session.auth_key and self._session.auth_key == self._storage.session.auth_key:
+                self._keep_salt()
             self._session.close()
             self._session.give_up()
         if self._foreign is not None:
@@ -322,26 +324,27 @@ class TelegramLink:
             on_lost=session.wire_lost,
         )
         try:
-            salt = await self._ensure_key(wire)
+            await self._ensure_key(wire)
             stored = self._storage.session
-            credentials = Credentials(stored.auth_key, stored.api_id or self._spec.api_id, stored.signed_in)
-            return await session.open(wire, route, credentials, salt=salt)
+            api_id = stored.api_id or self._spec.api_id
+            credentials = Credentials(stored.auth_key, api_id, stored.signed_in, stored.server_salt or 0)
+            return await session.open(wire, route, credentials)
         except BaseException:
             wire.abort()
             raise
 
-    async def _ensure_key(self, wire: Wire) -> int | None:
-        """Make an auth key over this wire if there is none; give the salt that came with it."""
+    async def _ensure_key(self, wire: Wire) -> None:
+        """Make an auth key over this wire if there is none."""
         if self._storage.session.auth_key is not None:
-            return None
+            return
         server = self._spec.server
         keys = [server.public_key] if server is not None else telegram_public_keys()
         made = await create_auth_key(wire, public_keys=keys, timeout=self._spec.timings.connect_timeout)
         if server is not None and (wire.route.host, wire.route.port) == (server.host, server.port):
             await self._storage.dc_id(server.dc_id)
         await self._storage.auth_key(made.key)
+        self._storage.server_salt = made.server_salt
         await self._storage.persist()
-        return made.server_salt
 
     async def _whoever(self, path: str) -> Any | None:
         """Who is signed in on the present key."""
@@ -387,7 +390,13 @@ class TelegramLink:
 
     async def _greeted(self, state: Any, user_id: int | None) -> None:
         self._up_to_date = asyncio.get_running_loop().time()
+        self._keep_salt()
         await self._updates.greeted(state, user_id)
+
+    def _keep_salt(self) -> None:
+        """The next run begins with this salt instead of being refused once for want of it."""
+        if self._live.salt != self._storage.server_salt:
+            self._storage.server_salt = self._live.salt
 
     async def _ask(self, query: Any, path: str, step: str | None = None) -> Any:
         """One query outside the gate, bounded; its failure is the attempt's failure."""
@@ -428,6 +437,7 @@ class TelegramLink:
 
         state = await self._ask(raw.functions.updates.GetState(), path)
         self._up_to_date = asyncio.get_running_loop().time()
+        self._keep_salt()
         missing = await self._updates.check(state)
         if missing and not self._updates_stopped:  # told once, until one is pushed again
             self._updates_stopped = True

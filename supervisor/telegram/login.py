@@ -157,16 +157,16 @@ class Login:
             on_lost=session.wire_lost,
         )
         try:
-            salt = None
             if self._key is None:
                 keys = [spec.server.public_key] if spec.server is not None else telegram_public_keys()
                 self._key = await create_auth_key(
                     wire, public_keys=keys, timeout=spec.timings.connect_timeout
                 )
-                salt = self._key.server_salt
             self._lost.clear()
-            credentials = Credentials(self._key.key, spec.api_id, authorized=False)
-            greeting = await session.open(wire, route, credentials, salt=salt)
+            credentials = Credentials(
+                self._key.key, spec.api_id, authorized=False, salt=self._key.server_salt
+            )
+            greeting = await session.open(wire, route, credentials)
         except BaseException:
             self._lost.set()
             wire.abort()

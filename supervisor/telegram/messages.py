@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Acknowledgements are gathered: at most so many, for at most so long.
+from supervisor import randomness
+
+# Acknowledgements are gathered, at most so many. After `ACKS_AFTER` they go with the next message
+# (https://core.telegram.org/mtproto/service_messages_about_messages), after `ACKS_ALONE` by themselves. Seconds.
 ACKS_AT_ONCE = 16
-ACKS_AFTER = 1.0
+ACKS_AFTER, ACKS_ALONE = 1.0, 10.0
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -42,17 +44,6 @@ class Pending:
         return inner_message(self.msg_id, self.seq_no, self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A message that nobody waits for, in the shape that the library's pack() takes."""
-
-    data: bytes
-
-    def write(self) -> bytes:
-        """The inner message as it goes over the wire."""
-        return self.data
-
-
 def inner_message(msg_id: int, seq_no: int, body: bytes) -> bytes:
     """A message inside its envelope (core.telegram.org/mtproto/description#encrypted-message-encrypted-data)."""
     return (
@@ -73,7 +64,7 @@ class Numbers:
 
     def renew(self) -> None:
         """Begin another session; the clock stays."""
-        self.session_id = os.urandom(8)
+        self.session_id = randomness.take(8)
         self._content = 0
         self._last = 0
 
@@ -111,6 +102,7 @@ class Acks:
         self._loop = loop
         self._send = send
         self._msg_ids: list[int] = []
+        self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, msg_id: int) -> None:
@@ -119,7 +111,13 @@ class Acks:
         if len(self._msg_ids) >= ACKS_AT_ONCE:
             self.flush()
         elif self._timer is None:
-            self._timer = self._loop.call_later(ACKS_AFTER, self.flush)
+            self._since = self._loop.time()
+            self._timer = self._loop.call_later(ACKS_ALONE, self.flush)
+
+    def ride(self) -> None:
+        """A message has just left: what has waited long enough goes in its company."""
+        if self._msg_ids and self._loop.time() - self._since >= ACKS_AFTER:
+            self.flush()
 
     def flush(self) -> None:
         """Acknowledge what has been gathered, now."""

@@ -29,7 +29,7 @@ class Outbox:
         self,
         loop: asyncio.AbstractEventLoop,
         numbers: Numbers,
-        write: Callable[[Pending], None],
+        write: Callable[[bytes], None],
         margin: float,
     ) -> None:
         """Begin with nothing.
@@ -92,6 +92,8 @@ class Outbox:
             del self._pending[pending.msg_id]
         if not pending.future.done():
             pending.future.cancel()
+        elif not pending.future.cancelled():
+            pending.future.exception()  # where nobody has waited to the end
 
     # --- a new link -----------------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ class Outbox:
         pending.sends += 1
         pending.sent_at = self._loop.time()
         self._pending[pending.msg_id] = self._pending.pop(pending.msg_id)  # in the order of the last sendings
-        self._write(pending)
+        self._write(pending.write())
 
     def _send_anew(self, pending: Pending) -> None:
         """Send a query that the server knows nothing of, under a new msg_id."""

@@ -1,4 +1,4 @@
-"""What the server sends, read: decrypted, checked, and cut into messages, each of them read within bounds.
+"""Packets: sealed for the server, and opened: decrypted, checked, and cut into messages, each read within bounds.
 
 The library's own unpack() reads a packet before it knows that the packet is the server's, takes what is missing
 for zeros, unpacks whatever it is told to, and gives up a whole packet for one object in it that it does not know.
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from typing import Any, NamedTuple
+
+from supervisor import randomness
 
 # Bytes that the messages of one packet may come to when they are unpacked; a packet itself may have as many.
 MAX_UNPACKED = 16 * 1024 * 1024
@@ -53,8 +55,13 @@ class Received(NamedTuple):
     body: Any
 
 
-class Opener:
-    """Opens packets; one serves any number of keys and sessions."""
+def envelope(salt: int, session_id: bytes, message: bytes) -> bytes:
+    """A message as it is sealed (https://core.telegram.org/mtproto/description#encrypted-message-encrypted-data)."""
+    return salt.to_bytes(8, "little", signed=True) + session_id + message
+
+
+class Crypt:
+    """Seals and opens packets; one serves any number of keys and sessions."""
 
     def __init__(self) -> None:
         """Take what is needed of the library."""
@@ -62,10 +69,23 @@ class Opener:
         from pyrogram.raw.core import TLObject
         from pyrogram.raw.types import RpcResult
 
+        self._encrypt: Callable[[bytes, bytes, bytes], bytes] = aes.ige256_encrypt
         self._decrypt: Callable[[bytes, bytes, bytes], bytes] = aes.ige256_decrypt
         self._kdf: Callable[[bytes, bytes, bool], tuple[bytes, bytes]] = mtproto.kdf
         self._read: Callable[[BytesIO], Any] = TLObject.read
         self._result: Any = RpcResult
+
+    def seal(self, plain: bytes, auth_key: bytes, auth_key_id: bytes) -> bytes:
+        """Encrypt for the server (https://core.telegram.org/mtproto/description#protocol-description).
+
+        Args:
+            plain: the envelope.
+            auth_key: under which key.
+            auth_key_id: that key's number.
+        """
+        plain += randomness.take(-(len(plain) + _PADDING.start) % _AES_BLOCK + _PADDING.start)
+        msg_key = sha256(auth_key[88:120] + plain).digest()[8:24]
+        return auth_key_id + msg_key + self._encrypt(plain, *self._kdf(auth_key, msg_key, True))
 
     def open(self, packet: bytes, auth_key: bytes, auth_key_id: bytes) -> tuple[bytes, list[Received]]:
         """Give the session_id that a packet is for, and its messages.

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
 
+from supervisor import randomness
 from supervisor.core.failure import Evidence, Source
 from supervisor.ports import LinkEvents, LinkFailed, RpcFailed
 from supervisor.telegram import evidence as evidences
-from supervisor.telegram.messages import Acks, Numbers, Pending, Service, inner_message
+from supervisor.telegram.messages import Acks, Numbers, inner_message
 from supervisor.telegram.opening import Opening
 from supervisor.telegram.outbox import Outbox, unreadable
-from supervisor.telegram.packets import BadPacket, Opener, Received, Unreadable
+from supervisor.telegram.packets import BadPacket, Crypt, Received, Unreadable, envelope
 from supervisor.telegram.pulse import Pulse
 from supervisor.telegram.queries import method_name
 from supervisor.telegram.vigil import Vigil
@@ -60,16 +60,17 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What a session needs of the stored account."""
+    """What a session needs of the stored account. `salt` is the last that the server told for the key, 0 where it told none."""
 
     auth_key: bytes
     api_id: int
     authorized: bool
+    salt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a proved link knows: the server's configuration and, for an authorized account, its state."""
+    """What proved a link: an authorized account's state, or where nobody is signed in the server's configuration."""
 
     config: Any
     state: Any
@@ -94,12 +95,10 @@ class MtprotoSession:
             timings: the bounds of every wait.
         """
         from pyrogram import raw
-        from pyrogram.crypto import mtproto
         from pyrogram.raw.core import FutureSalts
 
         self._raw: Any = raw
-        self._pack: Any = mtproto.pack
-        self._opener = _opener()
+        self._crypt = _crypt()
         self._no_answer: tuple[type, ...] = (
             FutureSalts,
             raw.types.MsgsAck,
@@ -122,7 +121,7 @@ class MtprotoSession:
         self.auth_key = b""
         self._auth_key_id = b""
         self._initialized = False  # this key has told its layer in this process
-        self._salt = 0
+        self.salt = 0  # the last that the server told
         self._numbers = Numbers(self._loop)
         self._outbox = Outbox(self._loop, self._numbers, self._write, timings.answer_timeout)
         self.last_answer = 0.0
@@ -164,21 +163,18 @@ class MtprotoSession:
         """How many queries the present link began with: those that the one before left unanswered."""
         return self._outbox.resent
 
-    async def open(
-        self, wire: Wire, route: Route, credentials: Credentials, *, salt: int | None = None
-    ) -> Greeting:
+    async def open(self, wire: Wire, route: Route, credentials: Credentials) -> Greeting:
         """Take over a dialled wire: greet, send again what is unanswered, and have one RPC answered.
 
         Args:
             wire: the connection, whose callbacks are `packet_received` and `wire_lost` of this session.
             route: the way it takes, for messages.
             credentials: the account's key; another key than before means another session.
-            salt: the server salt, where the key is new.
 
         Raises:
             LinkFailed: the link did not come up; the wire is closed and unanswered queries stay pending.
         """
-        self._adopt(credentials, salt)
+        self._adopt(credentials)
         self._wire, self._route_path = wire, route.path
         self._outbox.begin_link()
         self._strays = 0
@@ -232,52 +228,35 @@ class MtprotoSession:
 
     # --- opening --------------------------------------------------------------------------------------
 
-    def _adopt(self, credentials: Credentials, salt: int | None) -> None:
-        if credentials.auth_key != self.auth_key:
-            if self.auth_key:
-                self._renew_session()
-            self.auth_key = credentials.auth_key
-            self._auth_key_id = sha1(self.auth_key).digest()[-8:]
-            self._initialized = False
-            self._salt = 0
-        if salt is not None:
-            self._salt = salt
+    def _adopt(self, credentials: Credentials) -> None:
+        if credentials.auth_key == self.auth_key:
+            return
+        if self.auth_key:
+            self._renew_session()
+        self.auth_key = credentials.auth_key
+        self._auth_key_id = sha1(self.auth_key).digest()[-8:]
+        self._initialized = False
+        self.salt = credentials.salt
 
     async def _prove(self, opening: Opening, credentials: Credentials) -> Greeting:
-        """Have an RPC answered on this link; calls that wait go out behind it."""
-        config_query = self._init_connection(
-            self._raw.functions.help.GetConfig(), credentials.api_id, self._route_path
+        """Have an RPC answered on this link, one that needs an account where there is one; calls that wait go out behind it."""
+        functions = self._raw.functions
+        query = functions.updates.GetState() if credentials.authorized else functions.help.GetConfig()
+        name = method_name(query) if credentials.authorized else "InitConnection"
+        proof = self._outbox.make(
+            name, self._init_connection(query, credentials.api_id, self._route_path).write()
         )
-        first = self._outbox.make("InitConnection", config_query.write())
-        self._outbox.send(first)
+        self._outbox.send(proof)
+        if self._initialized:
+            self._go_up()
         try:
-            return await self._proved(opening, first, credentials)
+            answer = await opening.answer_to(proof, self.timings.answer_timeout)
         finally:
-            self._outbox.forget(first)
-            if not first.future.cancelled():
-                first.future.exception()  # where both have failed, the other's failure is the one that is told
-
-    async def _proved(self, opening: Opening, first: Pending, credentials: Credentials) -> Greeting:
-        seconds = self.timings.answer_timeout
-        config = None
-        if not self._initialized:
-            config = await opening.answer_to(first, seconds)
+            self._outbox.forget(proof)
+        if not self._initialized:  # before the server knows our layer it would read other queries wrongly
             self._initialized = True
-        if credentials.authorized:
-            query = self._raw.functions.updates.GetState()
-            proof = self._outbox.make("updates.GetState", query.write())
-            self._outbox.send(proof)
             self._go_up()
-            try:
-                state = await opening.answer_to(proof, seconds)
-            finally:
-                self._outbox.forget(proof)
-        else:
-            self._go_up()
-            state = None
-        if config is None:
-            config = await opening.answer_to(first, seconds)
-        return Greeting(config, state)
+        return Greeting(None, answer) if credentials.authorized else Greeting(answer, None)
 
     def _go_up(self) -> None:
         assert self._wire is not None
@@ -297,22 +276,23 @@ class MtprotoSession:
     def _post(self, query: Any, *, content: bool = False) -> int:
         """Send a service message that nobody waits for; give its msg_id."""
         msg_id, seq_no = self._numbers.msg_id(), self._numbers.seq_no(content=content)
-        self._write(Service(inner_message(msg_id, seq_no, query.write())))
+        self._write(inner_message(msg_id, seq_no, query.write()))
         return msg_id
 
     def _ping(self) -> int:
-        ping_id = int.from_bytes(os.urandom(8), "little", signed=True)
+        ping_id = int.from_bytes(randomness.take(8), "little", signed=True)
         return self._post(self._raw.functions.Ping(ping_id=ping_id))
 
-    def _write(self, message: Any) -> None:
+    def _write(self, message: bytes) -> None:
         wire = self._wire
         if wire is None:
             return
-        packet = self._pack(message, self._salt, self._numbers.session_id, self.auth_key, self._auth_key_id)
+        plain = envelope(self.salt, self._numbers.session_id, message)
         try:
-            wire.send(packet)
+            wire.send(self._crypt.seal(plain, self.auth_key, self._auth_key_id))
         except WireClosed:
             return  # its loss has been told, or is about to be; the query stays pending
+        self._acks.ride()
 
     def _renew_session(self, refused_msg_id: int | None = None) -> None:
         """Begin another MTProto session; what was sent in this one is of unknown outcome."""
@@ -325,7 +305,7 @@ class MtprotoSession:
     def packet_received(self, packet: bytes) -> None:
         """Take one packet from the wire."""
         try:
-            session_id, messages = self._opener.open(packet, self.auth_key, self._auth_key_id)
+            session_id, messages = self._crypt.open(packet, self.auth_key, self._auth_key_id)
         except BadPacket as error:
             # What is not the server's is not answered (core.telegram.org/mtproto/security_guidelines); what it
             # should have been, the server sends again over another connection.
@@ -393,12 +373,12 @@ class MtprotoSession:
         """The server knows nothing of what was sent before first_msg_id in this session."""
         if not self._is_fresh(message.msg_id):
             return
-        self._salt = body.server_salt
+        self.salt = body.server_salt
         self._outbox.gone_before(body.first_msg_id)
         self._on_update(body)  # what was to be pushed to the session of before is lost with it
 
     def _on_bad_salt(self, _message: Any, body: Any) -> None:
-        self._salt = body.new_server_salt
+        self.salt = body.new_server_salt
         self._refused(body.bad_msg_id, WRONG_SALT)
 
     def _on_bad_message(self, message: Any, body: Any) -> None:
@@ -475,9 +455,9 @@ class MtprotoSession:
 
 
 @functools.cache
-def _opener() -> Opener:
+def _crypt() -> Crypt:
     """One for all sessions: it keeps nothing of them."""
-    return Opener()
+    return Crypt()
 
 
 def _refusal(code: int) -> str:

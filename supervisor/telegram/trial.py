@@ -61,8 +61,7 @@ async def tried(spec: LinkSpec, route: Route, watch: Stopwatch, session: Session
         reached=watch.reached,
     )
     try:
-        credentials, salt = await _credentials(spec, session, wire, watch)
-        await mtproto.open(wire, route, credentials, salt=salt)
+        await mtproto.open(wire, route, await _credentials(spec, session, wire, watch))
         watch.reached("rpc")
     finally:
         mtproto.close()
@@ -70,16 +69,15 @@ async def tried(spec: LinkSpec, route: Route, watch: Stopwatch, session: Session
         wire.abort()
 
 
-async def _credentials(
-    spec: LinkSpec, session: Session | None, wire: Wire, watch: Stopwatch
-) -> tuple[Credentials, int | None]:
+async def _credentials(spec: LinkSpec, session: Session | None, wire: Wire, watch: Stopwatch) -> Credentials:
     if session is not None:
         assert session.auth_key is not None
-        return Credentials(session.auth_key, session.api_id or spec.api_id, authorized=True), None
+        api_id, salt = session.api_id or spec.api_id, session.server_salt or 0
+        return Credentials(session.auth_key, api_id, authorized=True, salt=salt)
     keys = [spec.server.public_key] if spec.server is not None else telegram_public_keys()
     made = await create_auth_key(wire, public_keys=keys, timeout=spec.timings.connect_timeout)
     watch.reached("key")
-    return Credentials(made.key, spec.api_id, authorized=False), made.server_salt
+    return Credentials(made.key, spec.api_id, authorized=False, salt=made.server_salt)
 
 
 def _client(spec: LinkSpec) -> Any:

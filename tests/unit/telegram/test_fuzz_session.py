@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.ports import LinkFailed, RpcFailed, SessionGone
-from supervisor.telegram.packets import BadPacket, Opener
+from supervisor.telegram.packets import BadPacket, Crypt
 from supervisor.telegram.session import SEEN_MSG_IDS, MtprotoSession, Timings
 from tests.unit.telegram.sealed import (
     CREDENTIALS,
@@ -227,7 +227,7 @@ def test_any_bytes_are_a_message_or_a_bad_packet(data: bytes, whole: bool) -> No
     """As a packet they are none of the server's; sealed by it they are read, or not: nothing else is raised."""
 
     async def run() -> None:
-        opener, server = Opener(), Server()
+        opener, server = Crypt(), Server()
         server.session_id = bytes(8)
         packet = server.seal(data + bytes(-len(data) % 4)) if whole else data
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.telegram.packets import MAX_MESSAGES, MAX_UNPACKED, BadPacket, Opener, Unreadable
+from supervisor.telegram.packets import MAX_MESSAGES, MAX_UNPACKED, BadPacket, Crypt, Unreadable
 from tests.unit.telegram.sealed import (
     GZIP,
     KEY,
@@ -32,8 +32,8 @@ UNKNOWN = bytes.fromhex("efbeadde")
 
 
 @pytest.fixture(scope="module")
-def opener() -> Opener:
-    return Opener()
+def opener() -> Crypt:
+    return Crypt()
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def at_most(mebibytes: float, seconds: float) -> Iterator[None]:
     assert took <= seconds
 
 
-def bodies(opener: Opener, packet: bytes) -> list[Any]:
+def bodies(opener: Crypt, packet: bytes) -> list[Any]:
     return [message.body for message in opener.open(packet, KEY, KEY_ID)[1]]
 
 
-def why(opener: Opener, server: Server, body: bytes) -> str:
+def why(opener: Crypt, server: Server, body: bytes) -> str:
     """Why the one object in this message cannot be read."""
     (found,) = bodies(opener, server.seal(body))
     assert isinstance(found, Unreadable)
@@ -79,7 +79,7 @@ def state(pts: int = 1) -> bytes:
     return bytes(raw.types.updates.State(pts=pts, qts=1, date=1, seq=1, unread_count=0).write())
 
 
-def test_an_honest_packet_is_read(opener: Opener, server: Server) -> None:
+def test_an_honest_packet_is_read(opener: Crypt, server: Server) -> None:
     """A message, a container, what is packed, and a packed container: all the same objects in the same order."""
     one = inner(5, 1, state(7))
     two = inner(9, 3, RESULT + struct.pack("<q", 44) + packed(gzip.compress(state(8))))
@@ -106,7 +106,7 @@ def test_an_honest_packet_is_read(opener: Opener, server: Server) -> None:
     ],
 )
 def test_what_is_not_the_servers_is_not_read(
-    opener: Opener, server: Server, spoil: Callable[[bytes], bytes], says: str
+    opener: Crypt, server: Server, spoil: Callable[[bytes], bytes], says: str
 ) -> None:
     """A packet under another key, changed or cut is refused before anything in it is believed."""
     with pytest.raises(BadPacket, match=says):
@@ -124,14 +124,14 @@ def test_what_is_not_the_servers_is_not_read(
     ],
 )
 def test_a_wrong_length_or_number_is_refused(
-    opener: Opener, server: Server, message: bytes, says: str
+    opener: Crypt, server: Server, message: bytes, says: str
 ) -> None:
     """Length, padding and parity are checked as Telegram's security guidelines say."""
     with pytest.raises(BadPacket, match=says):
         opener.open(server.sealed(message), KEY, KEY_ID)
 
 
-def test_one_unknown_object_spoils_only_itself(opener: Opener, server: Server) -> None:
+def test_one_unknown_object_spoils_only_itself(opener: Crypt, server: Server) -> None:
     """The messages beside it are read; of an answer it is still known whose it is."""
     packet = container(
         inner(1, 1, UNKNOWN), inner(5, 3, state(7)), inner(9, 5, RESULT + struct.pack("<q", 44) + UNKNOWN)
@@ -149,7 +149,7 @@ def bomb() -> bytes:
     return b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(512)) + squeezer.flush()
 
 
-def test_a_gzip_bomb_is_not_unpacked(opener: Opener, server: Server, bomb: bytes) -> None:
+def test_a_gzip_bomb_is_not_unpacked(opener: Crypt, server: Server, bomb: bytes) -> None:
     """As a message, as an answer, or inside an object: it takes neither memory nor time."""
     from pyrogram import raw
 
@@ -165,7 +165,7 @@ def test_a_gzip_bomb_is_not_unpacked(opener: Opener, server: Server, bomb: bytes
     assert bodies(opener, server.seal(bytes(message)))[0].pts == 1
 
 
-def test_many_small_bombs_share_one_bound(opener: Opener, server: Server) -> None:
+def test_many_small_bombs_share_one_bound(opener: Crypt, server: Server) -> None:
     """What the messages of one packet unpack to is bounded together."""
     half = packed(gzip.compress(state() + bytes(MAX_UNPACKED // 2)))
     with at_most(80, 2.0):
@@ -174,7 +174,7 @@ def test_many_small_bombs_share_one_bound(opener: Opener, server: Server) -> Non
     assert len(found) == 200
 
 
-def test_gzip_in_gzip_comes_to_an_end(opener: Opener, server: Server) -> None:
+def test_gzip_in_gzip_comes_to_an_end(opener: Crypt, server: Server) -> None:
     """However often something is packed."""
     body = state()
     for _ in range(50):
@@ -199,7 +199,7 @@ def test_gzip_in_gzip_comes_to_an_end(opener: Opener, server: Server) -> None:
         (struct.pack("<II", 0x73F1F8DC, MAX_MESSAGES + 1), "too many messages"),
     ],
 )
-def test_what_cannot_be_read_is_told(opener: Opener, server: Server, body: bytes, says: str) -> None:
+def test_what_cannot_be_read_is_told(opener: Crypt, server: Server, body: bytes, says: str) -> None:
     """Each says what is wrong with it."""
     if says == "nothing":
         assert bodies(opener, server.seal(body)) == []
@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_told(opener: Opener, server: Server, body: bytes
     assert re.search(says, why(opener, server, body))
 
 
-def test_a_count_without_its_items_takes_no_time(opener: Opener, server: Server) -> None:
+def test_a_count_without_its_items_takes_no_time(opener: Crypt, server: Server) -> None:
     """A vector that promises two thousand million numbers and has three is given up at the fourth."""
     from pyrogram import raw
 
@@ -216,7 +216,7 @@ def test_a_count_without_its_items_takes_no_time(opener: Opener, server: Server)
         assert why(opener, server, ack) == "it ends early"
 
 
-def test_many_vectors_are_read_in_one_go(opener: Opener, server: Server) -> None:
+def test_many_vectors_are_read_in_one_go(opener: Crypt, server: Server) -> None:
     """An object of ten thousand small vectors is read in time that grows with its size, not its square."""
     from pyrogram import raw
 
@@ -227,7 +227,7 @@ def test_many_vectors_are_read_in_one_go(opener: Opener, server: Server) -> None
     assert len(found) == 10_000
 
 
-def test_depth_has_an_end(opener: Opener, server: Server) -> None:
+def test_depth_has_an_end(opener: Crypt, server: Server) -> None:
     """Objects that hold objects, a hundred thousand deep, are given up, not followed into a crash."""
     from pyrogram import raw
 
@@ -235,7 +235,7 @@ def test_depth_has_an_end(opener: Opener, server: Server) -> None:
     assert "RecursionError" in why(opener, server, deep)
 
 
-def test_a_number_may_look_like_a_constructor(opener: Opener, server: Server) -> None:
+def test_a_number_may_look_like_a_constructor(opener: Crypt, server: Server) -> None:
     """An integer that happens to be gzip_packed's number is an integer."""
     (found,) = bodies(opener, server.seal(state(0x3072CFA1)))
     assert found.pts == 0x3072CFA1
