@@ -15,6 +15,8 @@ from supervisor.ports import Clock
 SHUFFLED = 1.0
 # Later than a timer of the event loop may be is a stall: seconds.
 STALL = 0.001
+# What leaves evenly arrives unevenly: so much of the budget is used, that no second has more of it than the budget.
+USED = 0.98
 # Sooner than this is now: a timer is not finer.
 _NOW = 1e-6
 
@@ -62,7 +64,7 @@ class Turns:
             self._each = each
             for queue in self._queues.values():
                 queue.bucket = _bucket(each)
-        if total != self._total.rate:
+        if _bucket(total).rate != self._total.rate:
             self._total = _bucket(total)
         self._give()
 
@@ -142,7 +144,7 @@ class Turns:
 
 
 def _bucket(rate: float) -> TokenBucket:
-    return TokenBucket(rate, max(1.0, rate))
+    return TokenBucket(USED * rate, max(1.0, rate))
 
 
 class ProbeTurns:
