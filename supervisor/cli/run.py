@@ -80,11 +80,12 @@ def _run(config: Config, given: Options, style: Style) -> int:
     from supervisor import daemon
     from supervisor.cli.logs import logging_to
 
+    # Half an event loop is nothing to end at once: what comes now, comes when there is a whole one. Threads inherit this: one
+    # that took a signal for the process would have it handled here all the same.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     with logging_to(config.settings.state_dir / "logs", debug=given.debug, style=style):
         for warning in installation.warnings():
             logging.getLogger(__name__).warning("%s", warning)
-        # Half an event loop is nothing to end at once: what comes now, comes when there is a whole one.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         return asyncio.run(_ready(daemon.run, config))
 
 
