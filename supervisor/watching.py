@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from supervisor.config.footprint import Footprint
 
@@ -106,14 +107,18 @@ class FileWatch:
             ended.set()
             self._news.set()
 
+        def tell(what: Callable[..., None], *about: Any) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody has waited for this thread to its end
+                loop.call_soon_threadsafe(what, *about)
+
         def work() -> None:
             failed: Exception | None = None
             try:
                 for _ in _news(seen, directories, stop):
-                    loop.call_soon_threadsafe(self._news.set)
+                    tell(self._news.set)
             except Exception as error:  # noqa: BLE001 - told where it is known what to do without
                 failed = error
-            loop.call_soon_threadsafe(over, failed)
+            tell(over, failed)
 
         thread = threading.Thread(target=work, name="watch", daemon=True)
         thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -161,3 +161,33 @@ async def test_where_it_cannot_be_watched_it_says_so_and_tries_again(
     (said,) = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
     assert "watch limit reached" in said
     assert said.endswith("after a change: tg-supervisor reload")
+
+
+def test_a_thread_that_outlives_the_loop_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine may not end it in time: then it ends by itself, without a traceback."""
+    ended = threading.Event()
+
+    def slow(_seen: Footprint, _directories: frozenset[str], stop: threading.Event) -> Iterator[None]:
+        yield None
+        stop.wait()
+        ended.wait(SOON)  # until the loop is closed
+
+    raised: list[object] = []
+    monkeypatch.setattr(watching, "_news", slow)
+    monkeypatch.setattr(watching, "ENDS_WITHIN", 0.01)
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    async def watch() -> None:
+        work = asyncio.create_task(Reader(tmp_path / "accounts.toml").files.run())
+        await asyncio.sleep(0.1)
+        work.cancel()
+        await asyncio.wait({work})
+
+    asyncio.run(watch())
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "watch")
+    ended.set()
+    thread.join(SOON)
+    assert not thread.is_alive()
+    assert raised == []
