@@ -146,6 +146,7 @@ async def test_the_end_of_the_daemon_is_the_end_of_the_stream(desk: Desk, state_
         assert (await Watching(one).next())[0] == "full"
         begun = time.monotonic()
     assert time.monotonic() - begun < 2
+    one.close()
 
 
 async def test_too_many_are_refused(ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
