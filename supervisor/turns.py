@@ -64,8 +64,9 @@ class Turns:
             self._each = each
             for queue in self._queues.values():
                 queue.bucket = _bucket(each)
-        if _bucket(total).rate != self._total.rate:
-            self._total = _bucket(total)
+        renewed = _bucket(total)
+        if renewed.rate != self._total.rate:
+            self._total = renewed
         self._give()
 
     async def take(self, path: str, *, urgent: bool = False) -> None:

@@ -174,8 +174,7 @@ class TelegramLink:
     async def shutdown(self) -> None:
         """Stop handlers, connection and storage; within a few seconds whatever they do."""
         if self._session is not None:
-            if self._session.auth_key and self._session.auth_key == self._storage.session.auth_key:
-                self._keep_salt()
+            self._keep_salt()
             self._session.close()
             self._session.give_up()
         if self._foreign is not None:
@@ -395,8 +394,9 @@ class TelegramLink:
 
     def _keep_salt(self) -> None:
         """The next run begins with this salt instead of being refused once for want of it."""
-        if self._live.salt != self._storage.server_salt:
-            self._storage.server_salt = self._live.salt
+        session, stored = self._live, self._storage.session
+        if session.auth_key == stored.auth_key and session.salt != stored.server_salt:
+            self._storage.server_salt = session.salt
 
     async def _ask(self, query: Any, path: str, step: str | None = None) -> Any:
         """One query outside the gate, bounded; its failure is the attempt's failure."""

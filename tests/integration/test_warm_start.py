@@ -32,8 +32,9 @@ async def test_a_start_begins_with_the_salt_of_the_run_before(
     await run(site)
     assert dc.seen.bad_messages[48] == before
     dc.rotate_salts()
-    await run(site)
-    assert dc.seen.bad_messages[48] == before + len(site.names)
+    for _ in range(2):  # the first learns the new one, and the second begins with it
+        await run(site)
+        assert dc.seen.bad_messages[48] == before + len(site.names)
 
 
 async def test_a_start_asks_for_little(fleet: Callable[..., Fleet], dc: Datacenter) -> None:
