@@ -293,10 +293,11 @@ def test_what_nobody_counts_is_what_the_row_says() -> None:
     assert verdict(classify(rpc("CONNECTION_LAYER_INVALID"))) == "connection/reconnect/session"
 
 
+@pytest.mark.parametrize("method", ["InitConnection", "updates.GetState"])
 @pytest.mark.parametrize("error_id", ["API_ID_INVALID", "API_ID_PUBLISHED_FLOOD", "UPDATE_APP_TO_LOGIN"])
-def test_a_refused_application_ends_the_account_where_the_link_says_so(error_id: str) -> None:
-    """InitConnection is no caller's: what it is refused with is the configuration's fault."""
-    assert verdict(classify(rpc(error_id, method="InitConnection"))) == "auth/fail/account"
+def test_a_refused_application_ends_the_account_where_the_link_says_so(error_id: str, method: str) -> None:
+    """What a link is greeted and proved with is no caller's: what that is refused with is the configuration's fault."""
+    assert verdict(classify(rpc(error_id, method=method))) == "auth/fail/account"
 
 
 @pytest.mark.parametrize("error_id", ["Timeout", "Timedout", "TIMEOUT"])
